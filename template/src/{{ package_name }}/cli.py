@@ -1,0 +1,38 @@
+"""The command line: `serve`, `migrate`. Each command imports what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """Run and maintain the service."""
+
+
+@app.command()
+def serve(
+    reload: Annotated[bool, typer.Option(help="Start again at each change of the code.")] = False,
+) -> None:
+    """Serve until a signal comes; on SIGTERM drain first."""
+    from . import main
+    from .platform.server import serve as run
+
+    run(main.app, reload=f"{main.__name__}:app" if reload else None)
+
+
+@app.command()
+def migrate(
+    new: Annotated[str, typer.Option(help="Write a migration with this message instead.")] = "",
+) -> None:
+    """Bring the database to the schema of this code."""
+    try:
+        from .ops import migrate as ops
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}.ops":
+            raise
+        typer.echo("not applicable: this service has no database")
+        return
+    ops.run(new)

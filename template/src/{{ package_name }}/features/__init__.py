@@ -1,0 +1,1 @@
+"""Your features: one package each, found by its `routes` module with a `router`."""

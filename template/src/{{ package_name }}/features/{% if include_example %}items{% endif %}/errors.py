@@ -1,0 +1,12 @@
+"""What can be wrong with an item."""
+
+from uuid import UUID
+
+from ...platform.problems import NotFound
+
+
+class ItemNotFound(NotFound):
+    """No item has that id."""
+
+    def __init__(self, item_id: UUID) -> None:
+        super().__init__(f"There is no item {item_id}.", code="item-not-found")

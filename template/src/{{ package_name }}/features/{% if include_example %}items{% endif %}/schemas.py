@@ -1,0 +1,44 @@
+"""What clients send and get."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Header
+from pydantic import BaseModel, ConfigDict, Field
+
+# NUL has no place in a text, and PostgreSQL refuses it.
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="A retry with the same key gives the first result again and makes nothing new.",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+    ),
+]
+
+
+class NewItem(BaseModel):
+    """What a client says of an item."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[Text, Field(min_length=1, max_length=100)]
+    note: Annotated[Text | None, Field(max_length=1000)] = None
+    quantity: Annotated[int, Field(strict=True, ge=0, le=2_147_483_647)] = 0
+
+
+class Item(NewItem):
+    """An item as it is stored."""
+
+    id: UUID
+    created_at: datetime
+    updated_at: datetime
+
+
+class Page(BaseModel):
+    """Some items, newest first."""
+
+    items: list[Item]
+    next: Annotated[UUID | None, Field(description="The `cursor` of the next page; null on the last one.")]

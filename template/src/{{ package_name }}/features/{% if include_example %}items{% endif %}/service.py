@@ -1,0 +1,68 @@
+"""What can be done with items; knows neither HTTP nor SQL."""
+
+import secrets
+import time
+from uuid import UUID
+
+from ...platform.state import Json
+from .errors import ItemNotFound
+from .schemas import Item, NewItem, Page
+from .store import ItemStore
+
+
+def new_id() -> UUID:
+    """An id that sorts by its time (UUID version 7, RFC 9562 section 5.7): pages and indexes follow it."""
+    stamp = time.time_ns() // 1_000_000
+    number = (stamp << 80) | secrets.randbits(80)
+    number = number & ~(0xF << 76) | (0x7 << 76)
+    return UUID(int=number & ~(0x3 << 62) | (0x2 << 62))
+
+
+async def page(store: ItemStore, cursor: UUID | None, limit: int) -> Page:
+    """The items after `cursor`, newest first."""
+    found = await store.before(cursor, limit + 1)
+    items = found[:limit]
+    return Page(items=items, next=items[-1].id if len(found) > limit else None)
+
+
+async def create(store: ItemStore, new: NewItem, key: str | None) -> Item:
+    """Make an item; with a key at most once."""
+    if key is None:
+        return await store.add(new_id(), new)
+
+    async def make() -> Json:
+        return (await store.add(new_id(), new)).model_dump(mode="json")
+
+    return Item.model_validate(await store.once(key, new.model_dump(mode="json"), make))
+
+
+async def read(store: ItemStore, item_id: UUID) -> Item:
+    """One item.
+
+    Raises:
+        ItemNotFound: There is none.
+    """
+    if item := await store.get(item_id):
+        return item
+    raise ItemNotFound(item_id)
+
+
+async def replace(store: ItemStore, item_id: UUID, new: NewItem) -> Item:
+    """Give an item new contents.
+
+    Raises:
+        ItemNotFound: There is none.
+    """
+    if item := await store.put(item_id, new):
+        return item
+    raise ItemNotFound(item_id)
+
+
+async def delete(store: ItemStore, item_id: UUID) -> None:
+    """Remove an item.
+
+    Raises:
+        ItemNotFound: There is none.
+    """
+    if not await store.remove(item_id):
+        raise ItemNotFound(item_id)

@@ -1,0 +1,145 @@
+"""The platform: one room per production concern, put together by `create_app`.
+
+A room is a module. It exposes only what it needs of `Settings`, `install(app, settings)`, the hooks of the door
+(`begin`, `respond`, `finish`), `describe(schema)` for the OpenAPI document, `lifespan(app, settings)` and
+`readiness(state)`.
+"""
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from difflib import get_close_matches
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from . import features
+from .http import Door
+from .settings import RoomSettings, compose
+from .state import State
+
+# Outermost first: requests meet them in this order, they open in it and close in reverse.
+ROOMS = (
+    # what happened, as lines on stdout
+    "logs",
+    # every error as a problem document
+    "problems",
+    # the process: address, drain, exit
+    "server",
+    # unknown hosts, oversized bodies, response headers
+    "security",
+    # /livez, /readyz, /version
+    "health",
+    # /docs and /openapi.json
+    "api_docs",
+    # connections and transactions
+    "db",
+    # a retried POST happens once
+    "idempotency",
+)
+REQUIRED = {"health", "logs", "problems", "security", "server"}
+ROOM_DEADLINE = 10  # seconds for one room to open or to close
+
+
+def _load(names: Iterable[str]) -> list[ModuleType]:
+    """Import the rooms that exist; one whose file is gone is left out."""
+    rooms = []
+    for name in names:
+        try:
+            rooms.append(importlib.import_module(f".{name}", __package__))
+        except ModuleNotFoundError as error:
+            if error.name != f"{__package__}.{name}":
+                raise
+    return rooms
+
+
+def _name(room: ModuleType) -> str:
+    return room.__name__.rpartition(".")[2]
+
+
+_rooms = _load(ROOMS)
+
+if TYPE_CHECKING:
+    PlatformSettings = RoomSettings
+else:
+    PlatformSettings = compose(_rooms)
+
+
+class Service(FastAPI):
+    """FastAPI with the door in front and the rooms' share in the OpenAPI document."""
+
+    rooms: list[ModuleType]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Door(super().build_middleware_stack(), self.rooms, self.state.platform)
+
+    def openapi(self) -> dict[str, Any]:
+        if not self.openapi_schema:
+            schema = super().openapi()
+            for room in self.rooms:
+                if hasattr(room, "describe"):
+                    room.describe(schema)
+        return super().openapi()
+
+
+def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> FastAPI:
+    """Assemble the service from the rooms and the features.
+
+    Args:
+        settings: From `platform.settings.load`.
+        without: Names of rooms to leave out.
+
+    Raises:
+        ValueError: `without` names a room that does not exist, or one that the service cannot do without.
+    """
+    for name in without:
+        if name in REQUIRED:
+            raise ValueError(f"the room {name!r} cannot be left out")
+        if name not in ROOMS:
+            near = get_close_matches(name, ROOMS, 1)
+            raise ValueError(f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    about = metadata.metadata(__name__.split(".")[0])
+    app = Service(
+        title=about["Name"],
+        summary=about["Summary"],
+        version=about["Version"],
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=_lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.rooms = [room for room in _rooms if _name(room) not in without]
+    app.state.platform = State(settings)
+    for room in reversed(app.rooms):  # the middleware added last is the outermost
+        if hasattr(room, "install"):
+            room.install(app, settings)
+        if hasattr(room, "readiness"):
+            app.state.platform.readiness[_name(room)] = room.readiness
+    features.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Service) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for room in app.rooms:
+            if hasattr(room, "lifespan"):
+                context = room.lifespan(app, app.state.platform.settings)
+                async with asyncio.timeout(ROOM_DEADLINE):
+                    await context.__aenter__()
+                stack.push_async_callback(_close, _name(room), context)
+        yield
+
+
+async def _close(room: str, context: Any) -> None:
+    try:
+        async with asyncio.timeout(ROOM_DEADLINE):
+            await context.__aexit__(None, None, None)
+    except TimeoutError:
+        structlog.get_logger("platform").error("room did not close in time", room=room, seconds=ROOM_DEADLINE)

@@ -1,0 +1,83 @@
+"""Whether the process lives (`/livez`), may get requests (`/readyz`), and what it is (`/version`).
+
+Liveness looks at nothing: a restart does not mend a database. Readiness looks at required parts only, or one optional
+part that is away would take the whole fleet out of the balancer.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from .settings import RoomSettings, part
+from .state import NotReady, Readiness, State, state_of
+
+DEADLINE = 2.0  # seconds for one part to answer
+FRESH = 1.0  # seconds for which an answer is shared: probes of many balancers cost the database one
+
+
+class Settings(RoomSettings):
+    """What the build knows of itself."""
+
+    git_commit: str = "unknown"
+
+
+class Parts:
+    """The state of the required parts, looked at most once per `FRESH`."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.lock = asyncio.Lock()
+        self.seen = float("-inf")
+        self.found: dict[str, dict[str, Any]] = {}
+
+    async def look(self) -> dict[str, dict[str, Any]]:
+        """Ask every part, concurrently."""
+        async with self.lock:
+            if time.monotonic() - self.seen > FRESH:
+                checks = self.state.readiness
+                answers = await asyncio.gather(*(self._ask(check) for check in checks.values()))
+                self.found = dict(zip(checks, answers, strict=True))
+                self.seen = time.monotonic()
+            return self.found
+
+    async def _ask(self, check: Readiness) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return {"ready": True, "evidence": await check(self.state)}
+        except NotReady as reason:
+            return {"ready": False, "evidence": str(reason)}
+        except TimeoutError:
+            return {"ready": False, "evidence": f"no answer within {DEADLINE:g} s"}
+
+
+def install(app: FastAPI, settings: RoomSettings) -> None:
+    """Add the three routes; they stay out of the API's description."""
+    router = APIRouter(include_in_schema=False)
+    state = state_of(app)
+    parts = Parts(state)
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    async def readyz(response: Response) -> dict[str, Any]:
+        found = await parts.look()
+        ready = all(answer["ready"] for answer in found.values())
+        response.status_code = 200 if ready and not state.draining else 503
+        response.headers["Cache-Control"] = "no-store"
+        status = "draining" if state.draining else "ready" if ready else "not ready"
+        return {"status": status, "parts": found}
+
+    @router.get("/version")
+    async def version(request: Request) -> dict[str, str]:
+        return {
+            "name": app.title,
+            "version": app.version,
+            "commit": part(settings, Settings).git_commit,
+            "environment": settings.environment,
+        }
+
+    app.include_router(router)

@@ -1,0 +1,84 @@
+"""The door: the one pass around every request, for the rooms that watch it.
+
+It makes the ids, wraps `send` once and calls the rooms' hooks; pure ASGI, because a `BaseHTTPMiddleware` per concern
+costs each request more than all the rooms together.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from types import ModuleType
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .state import Exchange, State, current
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, parent id, flags; all zero is invalid.
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+class Door:
+    """Outermost ASGI application of the service.
+
+    Args:
+        app: What lies behind the door.
+        rooms: Modules with hooks: `begin(exchange)`, `respond(exchange, headers)` just before the answer starts, and
+            `finish(exchange)` when it is out.
+        state: The state of the application.
+    """
+
+    def __init__(self, app: ASGIApp, rooms: Iterable[ModuleType], state: State) -> None:
+        self.app = app
+        self.state = state
+        self.begin = [room.begin for room in rooms if hasattr(room, "begin")]
+        self.respond = [room.respond for room in rooms if hasattr(room, "respond")]
+        self.finish = [room.finish for room in rooms if hasattr(room, "finish")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and let the rooms see it begin, answer and end."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        exchange = _open(scope)
+        token = current.set(exchange)
+
+        async def watched(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                exchange.status = message.get("status", 101)
+                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                headers["X-Request-ID"] = exchange.request_id
+                if self.state.draining and "status" in message:
+                    headers["Connection"] = "close"  # the next request goes to another instance
+                for hook in self.respond:
+                    hook(exchange, headers)
+            elif message["type"] == "http.response.body":
+                exchange.sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            for hook in self.begin:
+                hook(exchange)
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            exchange.error = error  # answered further in, and logged by `finish`
+            if not exchange.status:
+                raise
+        finally:
+            exchange.seconds = time.perf_counter() - exchange.started
+            for hook in self.finish:
+                hook(exchange)
+            current.reset(token)
+
+
+def _open(scope: Scope) -> Exchange:
+    request_id = trace_id = ""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode()
+        elif name == b"traceparent" and (parent := _TRACEPARENT.fullmatch(value)):
+            trace_id = parent[1].decode()
+    trace_id = trace_id or secrets.token_hex(16)
+    return Exchange(scope, request_id or trace_id, trace_id, time.perf_counter())

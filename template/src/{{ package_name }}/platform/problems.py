@@ -1,0 +1,166 @@
+"""Every error as a problem document (RFC 9457) that names the request, and never an inside of the service.
+
+ServiceError          500
+├── BadRequest        400
+├── NotFound          404
+├── Conflict          409
+├── Unprocessable     422
+└── Unavailable       503
+"""
+
+from collections.abc import Mapping
+from http.client import responses
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from .settings import RoomSettings
+from .state import current
+
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the access log, as with NGINX
+
+
+class ServiceError(Exception):
+    """An error that has an answer: raise it anywhere below a route.
+
+    Args:
+        detail: One sentence for the client; it leaves the service.
+        code: A stable name of the error, for programs; by default the class's.
+    """
+
+    status = 500
+    code = "internal-error"
+
+    def __init__(self, detail: str, *, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.code
+        self.headers = headers
+
+
+class BadRequest(ServiceError):
+    """The request cannot be understood."""
+
+    status = 400
+    code = "bad-request"
+
+
+class NotFound(ServiceError):
+    """What the request names does not exist."""
+
+    status = 404
+    code = "not-found"
+
+
+class Conflict(ServiceError):
+    """The request contradicts the state of what it names."""
+
+    status = 409
+    code = "conflict"
+
+
+class Unprocessable(ServiceError):
+    """The request is well formed and still cannot be done."""
+
+    status = 422
+    code = "unprocessable"
+
+
+class Unavailable(ServiceError):
+    """A part that the request needs is away; later it may work."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail, code=code, headers={"Retry-After": "5"})
+
+
+def response(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Make the problem document of RFC 9457, with the ids by which the logs are searched."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": responses.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if exchange := current.get():
+        document |= {"request_id": exchange.request_id, "trace_id": exchange.trace_id}
+    if errors:
+        document["errors"] = errors
+    return Response(orjson.dumps(document), status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI, settings: RoomSettings) -> None:
+    """Answer every kind of error."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(request: Request, error: ServiceError) -> Response:
+        return response(error.status, error.code, error.detail, headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code < 400:
+            return Response(status_code=error.status_code, headers=error.headers)
+        code = responses.get(error.status_code, "error").lower().replace(" ", "-")
+        return response(error.status_code, code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        found = error.errors()
+        if any(e["type"] == "json_invalid" for e in found):
+            return response(400, "malformed-json", "The body is not valid JSON.")
+        errors = [
+            {"location": ".".join(str(step) for step in e["loc"]), "message": str(e["msg"]), "type": str(e["type"])}
+            for e in found
+        ]
+        return response(422, "invalid-request", "The request does not fit the schema.", errors=errors)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return response(500, "internal-error", "The service failed to answer; the ids find the reason in its logs.")
+
+
+def describe(schema: dict[str, Any]) -> None:
+    """Say in the OpenAPI document that each operation may answer with a problem."""
+    text, number = {"type": "string"}, {"type": "integer"}
+    invalid = {"type": "object", "properties": {"location": text, "message": text, "type": text}}
+    members = {
+        "type": text,
+        "title": text,
+        "status": number,
+        "detail": text,
+        "code": text,
+        "request_id": text,
+        "trace_id": text,
+        "errors": {"type": "array", "items": invalid},
+    }
+    required = ["type", "title", "status", "detail", "code"]
+    components = schema.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Problem"] = {"type": "object", "title": "Problem", "properties": members, "required": required}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    components["responses"] = {"Problem": {"description": "Something went wrong", "content": content}}
+    for path in schema.get("paths", {}).values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}

@@ -1,0 +1,120 @@
+"""The process: uvicorn that drains before it exits.
+
+On SIGTERM a balancer still sends requests for as long as its health checks take. So `/readyz` fails first, the service
+goes on serving for `SHUTDOWN_DRAIN_SECONDS`, and only then stops to accept and ends what is in flight.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+from typing import Annotated
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from pydantic import Field
+from uvicorn.supervisors import ChangeReload
+
+from .settings import Names, RoomSettings, part
+from .state import State, state_of
+
+KEEP_ALIVE = 75  # seconds; longer than a proxy keeps its idle connections, or it sends into closed ones
+GRACE = 20  # seconds for requests in flight, once nothing new is accepted
+
+
+class Settings(RoomSettings):
+    """Where the process listens and how it leaves."""
+
+    forwarded_allow_ips: Names = ("127.0.0.1",)
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    shutdown_drain_seconds: Annotated[float, Field(ge=0, le=300)] | None = None
+
+    @property
+    def drain(self) -> float:
+        """Seconds to go on serving; nobody waits for a balancer on a laptop."""
+        if self.shutdown_drain_seconds is None:
+            return 0 if self.environment in ("local", "test") else 10
+        return self.shutdown_drain_seconds
+
+
+class DrainServer(uvicorn.Server):
+    """uvicorn's server with a drain between the signal and the exit.
+
+    Args:
+        config: uvicorn's own.
+        state: Told that the service is draining, so that `/readyz` fails.
+        drain: Seconds to go on serving.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: State, drain: float) -> None:
+        super().__init__(config)
+        self.state = state
+        self.drain = drain
+        self.leave_at = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; a second signal exits at once."""
+        log = structlog.get_logger("server")
+        name = signal.Signals(sig).name
+        if self.state.draining:
+            log.warning("exit at once", signal=name)
+            sys.stdout.flush()
+            os._exit(1)
+        self.state.draining = True
+        self.leave_at = time.monotonic() + self.drain
+        log.info("draining", seconds=self.drain, signal=name)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Leave when the drain is over."""
+        if time.monotonic() >= self.leave_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(app: FastAPI, *, reload: str | None = None) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        app: From `create_app`.
+        reload: Where to import the application from at each change of the code, as in `orders.main:app`.
+
+    Raises:
+        SystemExit: With 1, after one line on stderr, where the address cannot be had or the start fails.
+    """
+    mine = part(state_of(app).settings, Settings)
+    config = uvicorn.Config(
+        reload or app,
+        access_log=False,
+        forwarded_allow_ips=list(mine.forwarded_allow_ips),
+        log_config=None,
+        proxy_headers=True,
+        reload=reload is not None,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+        timeout_keep_alive=KEEP_ALIVE,
+    )
+    listener = _listen(mine.host, mine.port)
+    port = listener.getsockname()[1]
+    structlog.get_logger("server").info("serving", url=f"http://{mine.host}:{port}", environment=mine.environment)
+    if reload:
+        ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+        return
+    server = DrainServer(config, state_of(app), mine.drain)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        print("the start failed; the lines above say why", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        print(f"cannot listen on {host}:{port}: {error.strerror}; set HOST or PORT to a free address", file=sys.stderr)
+        raise SystemExit(1) from None

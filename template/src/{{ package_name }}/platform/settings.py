@@ -1,0 +1,138 @@
+"""Settings: each room declares its own variables, here they become one checked whole.
+
+Production refuses what only stands in for a real part: better no start than a start on a file that dies with the pod.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h
+_PLACEHOLDER = re.compile(r"change-?me|replace-?me|placeholder|your-|\bexample\.(com|net|org)\b|<[^>]*>", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class RealInProduction:
+    """Marks a setting that production has to set to something real.
+
+    Args:
+        like: An example of what to type.
+        embedded: How values begin that only stand in for the real part, as in `sqlite:`.
+    """
+
+    like: str
+    embedded: tuple[str, ...] = ()
+
+
+class RoomSettings(BaseSettings):
+    """What the settings of every room share."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # a wrong value may be a secret
+    )
+
+    environment: Literal["local", "test", "staging", "production"] = "local"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave `.env` out of tests: they must not reach the database that a developer has configured there."""
+        if os.environ.get("ENVIRONMENT") == "test":
+            return init_settings, env_settings
+        return init_settings, env_settings, dotenv_settings
+
+
+S = TypeVar("S", bound=RoomSettings)
+Part = TypeVar("Part", bound=RoomSettings)
+
+
+def _split(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment
+
+
+def compose(rooms: Iterable[ModuleType]) -> type[RoomSettings]:
+    """Join the `Settings` of the rooms that are present into one class."""
+    bases = tuple(room.Settings for room in rooms if hasattr(room, "Settings"))
+    return type("PlatformSettings", bases or (RoomSettings,), {"__module__": __name__})
+
+
+def part(settings: RoomSettings, kind: type[Part]) -> Part:
+    """Give a room its own part of the settings, typed.
+
+    Raises:
+        TypeError: The settings were composed without that room.
+    """
+    if not isinstance(settings, kind):
+        raise TypeError(f"the settings have no {kind.__module__}.{kind.__name__}")
+    return settings
+
+
+def load(kind: type[S], **values: Any) -> S:
+    """Read the settings from the environment and `.env`, and check them.
+
+    Args:
+        kind: The class to fill.
+        values: Settings that win over the environment.
+
+    Raises:
+        SystemExit: With 78, after one line per refused setting on stderr.
+    """
+    try:
+        settings = kind(**values)
+        refused = list(_refusals(settings))
+    except ValidationError as error:
+        refused = [f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+    except SettingsError:
+        refused = ["a setting has a value that cannot be parsed"]
+    if not refused:
+        return settings
+    for line in refused:
+        print(f"configuration refused: {line}", file=sys.stderr)
+    raise SystemExit(EXIT_REFUSED) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return str(location[0]).upper() if location else "settings"
+
+
+def _refusals(settings: RoomSettings) -> Iterator[str]:
+    if settings.environment != "production":
+        return
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        texts = text if isinstance(text, tuple) else (text,)
+        rule = next((m for m in field.metadata if isinstance(m, RealInProduction)), None)
+        given = name in settings.model_fields_set
+        if rule and not (given and any(texts)):
+            yield f"{name.upper()}: production needs it, for example {rule.like}"
+        elif rule and any(str(t).startswith(rule.embedded) for t in texts if rule.embedded):
+            yield f"{name.upper()}: production refuses an embedded stand-in, type for example {rule.like}"
+        elif given and any(isinstance(t, str) and _PLACEHOLDER.search(t) for t in texts):
+            yield f"{name.upper()}: still holds a placeholder, type the real value"

@@ -1,0 +1,10 @@
+"""Your settings beside the platform's: this file is yours.
+
+A field `price_limit: int = 10` is read from the environment variable `PRICE_LIMIT`, or from `.env`.
+"""
+
+from .platform import PlatformSettings
+
+
+class Settings(PlatformSettings):
+    """What this service can be told by its environment."""
