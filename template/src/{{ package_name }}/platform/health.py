@@ -8,6 +8,7 @@ import asyncio
 import time
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from .settings import RoomSettings, part
@@ -50,6 +51,9 @@ class Parts:
             return {"ready": False, "evidence": str(reason)}
         except TimeoutError:
             return {"ready": False, "evidence": f"no answer within {DEADLINE:g} s"}
+        except Exception as error:  # a check that breaks is not a part that works
+            structlog.get_logger("health").exception("check failed")
+            return {"ready": False, "evidence": f"the check failed ({type(error).__name__})"}
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:

@@ -84,6 +84,8 @@ def _bridge(level: int, shared: list[structlog.typing.Processor], last: list[str
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=named, processors=[meta, decoded]))
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    # its comings and goings are told by the room `server`
+    logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
 
 
 def finish(exchange: Exchange) -> None:

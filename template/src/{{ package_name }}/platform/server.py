@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -68,6 +69,12 @@ class DrainServer(uvicorn.Server):
         self.leave_at = time.monotonic() + self.drain
         log.info("draining", seconds=self.drain, signal=name)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where, once the lifespan is open."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            _say_serving(listener, self.state.settings.environment)
+
     async def on_tick(self, counter: int) -> bool:
         """Leave when the drain is over."""
         if time.monotonic() >= self.leave_at:
@@ -93,22 +100,30 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         log_config=None,
         proxy_headers=True,
         reload=reload is not None,
+        reload_dirs=[str(Path(__file__).parents[1])] if reload else None,
         server_header=False,
         timeout_graceful_shutdown=GRACE,
         timeout_keep_alive=KEEP_ALIVE,
     )
     listener = _listen(mine.host, mine.port)
-    port = listener.getsockname()[1]
-    structlog.get_logger("server").info("serving", url=f"http://{mine.host}:{port}", environment=mine.environment)
     if reload:
+        _say_serving(listener, mine.environment)
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
         return
     server = DrainServer(config, state_of(app), mine.drain)
     try:
         server.run(sockets=[listener])
+        structlog.get_logger("server").info("stopped")
     except SystemExit:
         print("the start failed; the lines above say why", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _say_serving(listener: socket.socket, environment: str) -> None:
+    """Write the line that a person looks for."""
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    structlog.get_logger("server").info("serving", url=f"http://{address}:{port}", environment=environment)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -116,5 +131,6 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        print(f"cannot listen on {host}:{port}: {error.strerror}; set HOST or PORT to a free address", file=sys.stderr)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "unknown host"
+        print(f"cannot listen on {host}:{port}: {reason}; set HOST or PORT to a free address", file=sys.stderr)
         raise SystemExit(1) from None
