@@ -1,5 +1,6 @@
 """The command line: `serve`, `migrate`. Each command imports what it needs when it runs."""
 
+import importlib
 from typing import Annotated
 
 import typer
@@ -29,10 +30,10 @@ def migrate(
 ) -> None:
     """Bring the database to the schema of this code."""
     try:
-        from .ops import migrate as ops
+        ops = importlib.import_module(".ops.migrate", __package__)
     except ModuleNotFoundError as error:
         if error.name != f"{__package__}.ops":
             raise
         typer.echo("not applicable: this service has no database")
-        return
-    ops.run(new)
+    else:
+        ops.run(new)

@@ -1,0 +1,168 @@
+"""Projects made from this checkout: rendered in this process, installed once, run as real processes."""
+
+import os
+import shutil
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import copier
+import httpx
+
+from tests.servers.process import Process, free_port
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("copier.yml", "includes", "template")
+START_SECONDS = 30.0
+# What a developer's shell may hold and a service under test must not see.
+FOREIGN = (
+    "DATABASE_URL",
+    "ENVIRONMENT",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPATH",
+    "TEST_DATABASE_URL",
+    "VIRTUAL_ENV",
+)
+
+
+def export(folder: Path) -> Path:
+    """Copy what makes the template into `folder`: without git, so that uncommitted changes count."""
+    for part in PARTS:
+        source = ROOT / part
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / part)
+    return folder
+
+
+def render(template: Path, folder: Path, **answers: object) -> Path:
+    """Make a project, without trust."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        copier.run_copy(
+            str(template),
+            folder,
+            data=answers,
+            defaults=True,
+            unsafe=False,
+            quiet=True,
+            overwrite=True,
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of one file, for a sabotage: `old` must be there."""
+
+    file: str
+    old: str
+    new: str
+
+    def apply(self, root: Path) -> None:
+        path = root / self.file
+        text = path.read_text()
+        assert self.old in text, f"{self.file} has no {self.old!r}: the sabotage is out of date"
+        path.write_text(text.replace(self.old, self.new, 1))
+
+
+@dataclass
+class Project:
+    """An emitted project; `venv` may be another one's whose dependencies are the same."""
+
+    root: Path
+    slug: str = "my-service"
+    package: str = "my_service"
+    venv: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.venv = self.root / ".venv"
+
+    def env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        return {**kept, "PYTHONPATH": str(self.root / "src"), **(more or {})}
+
+    def run(
+        self, *command: str, env: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, its output kept."""
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env(env), capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    def install(self) -> "Project":
+        self.run("make", "setup")
+        return self
+
+    def cli(
+        self, *arguments: str, env: Mapping[str, str] | None = None, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the service's own command line."""
+        return self.run(*self.command(*arguments), env=env, check=check)
+
+    def command(self, *arguments: str) -> Sequence[str]:
+        return (
+            str(self.venv / "bin" / "python"),
+            "-c",
+            f"from {self.package}.cli import app; app()",
+            *arguments,
+        )
+
+    def variant(self, folder: Path, *edits: Edit) -> "Project":
+        """A copy with changes: it runs its own code on this project's environment."""
+        shutil.copytree(
+            self.root, folder, ignore=shutil.ignore_patterns(".venv", "*.db*", ".*_cache")
+        )
+        for edit in edits:
+            edit.apply(folder)
+        made = Project(folder, self.slug, self.package)
+        made.venv = self.venv
+        return made
+
+    @contextmanager
+    def serve(self, folder: Path, env: Mapping[str, str] | None = None) -> Iterator["Service"]:
+        """Run the service, with its log in `folder`, until it answers `/livez`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        process = Process(
+            self.command("serve"),
+            log=folder / "service.log",
+            cwd=self.root,
+            env=self.env({"PORT": str(port), **(env or {})}),
+        )
+        try:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False
+            ) as client:
+                service = Service(process, client, port)
+                process.wait_until(service.lives, START_SECONDS)
+                yield service
+        finally:
+            process.stop()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service."""
+
+    process: Process
+    client: httpx.Client
+    port: int
+
+    def lives(self) -> bool:
+        try:
+            return self.client.get("/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def log(self) -> str:
+        assert self.process.log
+        return self.process.log.read_text()

@@ -1,0 +1,126 @@
+"""Every pair of answers renders into files that parse and are clean under the service's own formatter and linter."""
+
+import configparser
+import itertools
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from covertable import make
+
+from tests.projects import export, render
+from tests.test_questions import QUESTIONS
+
+Row = Mapping[str, Any]
+
+
+def values(question: dict[str, Any]) -> list[Any]:
+    if question["type"] == "bool":
+        return [True, False]
+    choices = question["choices"]
+    return list(choices.values() if isinstance(choices, dict) else choices)
+
+
+FACTORS = {
+    name: values(q) for name, q in QUESTIONS.items() if "choices" in q or q["type"] == "bool"
+}
+ROWS: list[Row] = make(FACTORS, strength=2)
+
+
+def uncovered(rows: Sequence[Row], factors: Mapping[str, Sequence[Any]]) -> set[tuple[Any, ...]]:
+    """The pairs of answers that no row has: our own count, not the generator's word."""
+    wanted = {
+        (a, x, b, y)
+        for a, b in itertools.combinations(factors, 2)
+        for x, y in itertools.product(factors[a], factors[b])
+    }
+    seen = {(a, row[a], b, row[b]) for row in rows for a, b in itertools.combinations(factors, 2)}
+    return wanted - seen
+
+
+def test_the_rows_cover_every_pair() -> None:
+    assert uncovered(ROWS, FACTORS) == set()
+    assert uncovered(ROWS[:-1], FACTORS) != set()  # the proof can fail
+
+
+def files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and ".venv" not in path.parts)
+
+
+def faults(folder: Path) -> list[str]:
+    """What is wrong with a rendered project, one line per fault."""
+    found = []
+    for path in files(folder):
+        name, text = path.relative_to(folder).as_posix(), path.read_text()
+        if any(mark in name + text for mark in ("{{", "{%", "{#")) and ".github" not in name:
+            found.append(f"{name}: Jinja is left")
+        if text and not text.endswith("\n") or text.endswith("\n\n"):
+            found.append(f"{name}: does not end with one newline")
+        try:
+            parse(path, text)
+        except Exception as error:
+            found.append(f"{name}: {type(error).__name__}")
+    for command in (["format", "--check"], ["check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--quiet", "."]
+        done = subprocess.run(ruff, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            found.append(f"ruff {command[0]}: {done.stdout}{done.stderr}")
+    return found
+
+
+def parse(path: Path, text: str) -> None:
+    if path.suffix == ".py":
+        compile(text, path, "exec")
+    elif path.suffix == ".toml":
+        tomllib.loads(text)
+    elif path.suffix in (".yml", ".yaml"):
+        list(yaml.safe_load_all(text))
+    elif path.suffix == ".json":
+        json.loads(text)
+    elif path.suffix in (".ini", ".cfg"):
+        configparser.ConfigParser().read_string(text)
+
+
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: "-".join(str(value) for value in row.values())
+)
+def test_a_combination_renders_clean(template: Path, tmp_path: Path, row: Row) -> None:
+    folder = render(template, tmp_path / "service", **row)
+    assert (folder / "pyproject.toml").is_file()
+    assert faults(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("README.md", "{{ project_name }}\n", "README.md: Jinja is left"),
+        ("bad.yaml", "a: [1\n", "bad.yaml: ParserError"),
+        ("bad.toml", "a = \n", "bad.toml: TOMLDecodeError"),
+        ("bad.json", "{,}\n", "bad.json: JSONDecodeError"),
+        ("bad.py", "def f(:\n", "bad.py: SyntaxError"),
+        ("src/bad.py", "x = 'a'\n", "ruff format"),
+        ("src/bad.py", "import os\n", "ruff check"),
+        ("bad.md", "text", "bad.md: does not end"),
+    ],
+)
+def test_a_planted_fault_is_found(
+    template: Path, tmp_path: Path, file: str, text: str, fault: str
+) -> None:
+    folder = render(template, tmp_path / "service")
+    (folder / file).write_text(text)
+    assert any(line.startswith(fault) for line in faults(folder))
+
+
+def test_an_undefined_name_in_a_template_stops_the_copy(tmp_path: Path) -> None:
+    broken = tmp_path / "template"
+    broken.mkdir()
+    export(broken)
+    (broken / "template" / "typo.md.jinja").write_text("{{ projekt_name }}\n")
+    with pytest.raises(Exception, match="projekt_name"):
+        render(broken, tmp_path / "service")
