@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -104,6 +105,13 @@ def response(
     return Response(orjson.dumps(document), status, headers, media_type="application/problem+json")
 
 
+def _methods(app: FastAPI, first: str) -> str:
+    """All methods of the path; the router knows but those of the first route that has it."""
+    exchange = current.get()
+    same = [c for c in iter_route_contexts(app.routes) if exchange and c.path_format == exchange.route]
+    return ", ".join(sorted({method for context in same for method in context.methods or ()})) or first
+
+
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Answer every kind of error."""
 
@@ -115,8 +123,11 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code < 400:
             return Response(status_code=error.status_code, headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _methods(app, headers.get("Allow", ""))
         code = responses.get(error.status_code, "error").lower().replace(" ", "-")
-        return response(error.status_code, code, str(error.detail), headers=error.headers)
+        return response(error.status_code, code, str(error.detail), headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

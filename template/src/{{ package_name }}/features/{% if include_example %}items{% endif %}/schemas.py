@@ -1,11 +1,21 @@
 """What clients send and get."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("type a number")
+    return value
+
+
+# JSON has one kind of number, so 3.0 is 3; but neither is true 1, nor "3" a number.
+NUMBER = BeforeValidator(_number)
 
 # NUL has no place in a text, and PostgreSQL refuses it.
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
@@ -26,7 +36,7 @@ class NewItem(BaseModel):
 
     name: Annotated[Text, Field(min_length=1, max_length=100)]
     note: Annotated[Text | None, Field(max_length=1000)] = None
-    quantity: Annotated[int, Field(strict=True, ge=0, le=2_147_483_647)] = 0
+    quantity: Annotated[int, Field(ge=0, le=2_147_483_647), NUMBER] = 0
 
 
 class Item(NewItem):

@@ -1,0 +1,111 @@
+"""What the environment says is checked before anything starts: one line per setting, exit 78, and no secret in it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.projects import Edit, Project
+
+pytestmark = pytest.mark.servers
+SECRET = "hunter2-s3cret"
+REAL = {
+    "ENVIRONMENT": "production",
+    "DATABASE_URL": f"postgresql://app:{SECRET}@127.0.0.1:1/orders",
+    "SHUTDOWN_DRAIN_SECONDS": "0",
+    "TRUSTED_HOSTS": "orders.acme.test",
+}
+
+
+def refused(project: Project, env: dict[str, str], command: str = "serve") -> list[str]:
+    """The settings that are refused, one per line; empty if none is."""
+    try:
+        done = project.cli(command, env={"PORT": "0", **env})
+    except TimeoutError:
+        return []
+    lines = done.stderr.splitlines()
+    assert done.returncode == 78, done
+    assert all(line.startswith("configuration refused: ") for line in lines), done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    return [line.removeprefix("configuration refused: ").split(":")[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [
+        ({"ENVIRONMENT": "production"}, ["DATABASE_URL", "TRUSTED_HOSTS"]),
+        ({**REAL, "DATABASE_URL": ""}, ["DATABASE_URL"]),
+        ({**REAL, "DATABASE_URL": "sqlite:///./local.db"}, ["DATABASE_URL"]),
+        ({**REAL, "DATABASE_URL": "postgresql://app:change-me@db.acme.test/x"}, ["DATABASE_URL"]),
+        ({**REAL, "DATABASE_URL": "postgresql://app:x@db.example.com/x"}, ["DATABASE_URL"]),
+        ({**REAL, "DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, ["DATABASE_URL"]),
+        ({**REAL, "DATABASE_URL": f"{SECRET}"}, ["DATABASE_URL"]),
+        ({**REAL, "TRUSTED_HOSTS": "*"}, ["TRUSTED_HOSTS"]),
+        ({**REAL, "TRUSTED_HOSTS": " , "}, ["TRUSTED_HOSTS"]),
+        ({**REAL, "PORT": SECRET, "LOG_LEVEL": SECRET}, ["LOG_LEVEL", "PORT"]),
+        ({"ENVIRONMENT": SECRET}, ["ENVIRONMENT"]),
+        ({"SHUTDOWN_DRAIN_SECONDS": "-1"}, ["SHUTDOWN_DRAIN_SECONDS"]),
+    ],
+)
+def test_a_setting_is_refused_by_name(project: Project, env: dict[str, str], names: list[str]) -> None:
+    assert sorted(refused(project, env)) == names
+
+
+def test_migrate_refuses_the_same_way(project: Project) -> None:
+    assert refused(project, {"DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, "migrate") == ["DATABASE_URL"]
+
+
+def test_real_settings_are_served(project: Project, tmp_path: Path) -> None:
+    with project.serve(tmp_path, REAL) as service:
+        assert service.client.get("/version", headers={"Host": "orders.acme.test"}).status_code == 200
+        assert service.client.get("/version").status_code == 400
+        assert service.client.get("/docs", headers={"Host": "orders.acme.test"}).status_code == 404
+        assert SECRET not in service.log
+    with project.serve(tmp_path, {**REAL, "EXPOSE_DOCS": "true"}) as service:
+        assert service.client.get("/docs", headers={"Host": "orders.acme.test"}).status_code == 200
+
+
+def test_a_service_without_a_database_needs_none(bare_project: Project, tmp_path: Path) -> None:
+    assert refused(bare_project, {"ENVIRONMENT": "production"}) == ["TRUSTED_HOSTS"]
+    with bare_project.serve(tmp_path, {**REAL, "DATABASE_URL": ""}) as service:
+        assert service.client.get("/readyz").status_code == 200
+
+
+def test_settings_show_no_secret(project: Project) -> None:
+    code = "from my_service.settings import Settings; s = Settings(); print(s, repr(s), s.model_dump_json())"
+    shown = project.run(str(project.venv / "bin/python"), "-c", code, env=REAL).stdout
+    assert "orders.acme.test" in shown
+    assert SECRET not in shown
+
+
+def test_tests_never_read_dotenv(project: Project, tmp_path: Path) -> None:
+    own = project.variant(tmp_path / "own")
+    (own.root / ".env").write_text("GIT_COMMIT=from-dotenv\n")
+    code = "from my_service.settings import Settings; print(Settings().git_commit)"
+    python = str(own.venv / "bin/python")
+    assert own.run(python, "-c", code).stdout.strip() == "from-dotenv"
+    assert own.run(python, "-c", code, env={"ENVIRONMENT": "test"}).stdout.strip() == "unknown"
+
+
+SETTINGS = "src/my_service/platform/settings.py"
+
+
+@pytest.mark.parametrize(
+    ("edit", "env", "names"),
+    [
+        (Edit(SETTINGS, 'settings.environment != "production"', "True"), {"ENVIRONMENT": "production"}, ["DATABASE_URL"]),
+        (Edit(SETTINGS, "hide_input_in_errors=True", "hide_input_in_errors=False"), {}, []),
+        (Edit(SETTINGS, "_PLACEHOLDER.search(t)", "False"), {**REAL, "TRUSTED_HOSTS": "change-me"}, ["TRUSTED_HOSTS"]),
+    ],
+)
+def test_a_sabotaged_check_is_noticed(
+    project: Project, tmp_path: Path, edit: Edit, env: dict[str, str], names: list[str]
+) -> None:
+    sick = project.variant(tmp_path / "sick", edit)
+    if names:
+        with sick.serve(tmp_path / "run", env) as service:  # it starts, where it must not
+            assert service.process.running
+    else:
+        code = "from my_service.settings import Settings\ntry: Settings(port='hunter2-s3cret')\nexcept Exception as e: print(e)"
+        python = str(project.venv / "bin/python")
+        assert SECRET in sick.run(python, "-c", code).stdout
+        assert SECRET not in project.run(python, "-c", code).stdout

@@ -1,0 +1,121 @@
+"""The example's whole life over HTTP: the same answers from PostgreSQL, SQLite and memory."""
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.projects import Edit, Project, Service
+from tests.proof import count
+from tests.servers.postgres import Postgres
+from tests.service.conftest import Start, migrated
+
+pytestmark = pytest.mark.servers
+ITEMS = "/v1/items"
+
+
+def life(client: httpx.Client) -> None:
+    """Create, read, list, change and delete."""
+    made = client.post(ITEMS, json={"name": "Lampe №1", "note": "ein\nzwei", "quantity": 3})
+    assert made.status_code == 201
+    item = made.json()
+    assert (item["name"], item["note"], item["quantity"]) == ("Lampe №1", "ein\nzwei", 3)
+    assert item["created_at"] == item["updated_at"]
+    assert item["created_at"].endswith("Z")
+    path = f"{ITEMS}/{item['id']}"
+    assert client.get(path).json() == item
+    assert item in client.get(ITEMS).json()["items"]
+    changed = client.put(path, json={"name": "Lampe №2"}).json()
+    assert (changed["name"], changed["note"], changed["quantity"]) == ("Lampe №2", None, 0)
+    assert changed["created_at"] == item["created_at"] < changed["updated_at"]
+    assert client.get(path).json() == changed
+    gone = client.delete(path)
+    assert (gone.status_code, gone.content) == (204, b"")
+    for answer in (client.get(path), client.put(path, json={"name": "x"}), client.delete(path)):
+        assert answer.status_code == 404
+        assert answer.json()["code"] == "item-not-found"
+
+
+def pages(client: httpx.Client) -> None:
+    """Pages are newest first, without gap or repetition, while others write and delete."""
+    made = [client.post(ITEMS, json={"name": f"page {n}"}).json()["id"] for n in range(7)]
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = client.get(ITEMS, params={"limit": "3", **cursor}).json()
+        seen += [item["id"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+        client.post(ITEMS, json={"name": "newer than all pages"})
+        client.delete(f"{ITEMS}/{page['items'][0]['id']}")
+    assert seen[:7] == made[::-1]
+    assert len(seen) == len(set(seen))
+
+
+def once(client: httpx.Client) -> None:
+    """A key makes one item, however often and however concurrently it comes; another request is refused."""
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    name = f"once {key['Idempotency-Key']}"
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(lambda _: client.post(ITEMS, json={"name": name}, headers=key), range(count(32, 200)))
+        )
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.text for answer in answers}) == 1
+    listed = client.get(ITEMS, params={"limit": 100}).json()["items"]
+    assert [item["name"] for item in listed].count(name) == 1
+    client.put(f"{ITEMS}/{answers[0].json()['id']}", json={"name": "changed since"})
+    assert client.post(ITEMS, json={"name": name}, headers=key).text == answers[0].text
+    other = client.post(ITEMS, json={"name": name, "quantity": 1}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    assert client.post(ITEMS, json={"name": name}).json()["id"] != answers[0].json()["id"]
+
+
+@pytest.mark.parametrize("proof", [life, pages, once])
+def test_items(service: Service, proof: Callable[[httpx.Client], None]) -> None:
+    proof(service.client)
+    assert '"level":"error"' not in service.log
+    assert "[error" not in service.log
+
+
+def test_a_key_holds_across_a_restart(project: Project, postgres: Postgres, tmp_path: Path) -> None:
+    env = migrated(project, postgres.create_database())
+    key = {"Idempotency-Key": "a-b-c"}
+    with project.serve(tmp_path / "first", env) as service:
+        first = service.client.post(ITEMS, json={"name": "kept"}, headers=key)
+        assert first.status_code == 201
+    with project.serve(tmp_path / "second", env) as service:
+        assert service.client.post(ITEMS, json={"name": "kept"}, headers=key).text == first.text
+
+
+STORE = "src/my_service/features/items/store.py"
+SERVICE = "src/my_service/features/items/service.py"
+KEYS = "src/my_service/platform/idempotency.py"
+
+
+@pytest.mark.parametrize(
+    ("proof", "store", "edit"),
+    [
+        (life, "sqlite", Edit(STORE, "stamp.replace(tzinfo=UTC)", "stamp")),
+        (life, "postgresql", Edit(STORE, '{**new.model_dump(), "updated_at": datetime.now(UTC)}', "new.model_dump()")),
+        (life, "memory", Edit(STORE, "self.items.pop(item_id, None)", "self.items.get(item_id)")),
+        (pages, "postgresql", Edit(STORE, "Row.id < cursor", "Row.id <= cursor")),
+        (pages, "sqlite", Edit(SERVICE, "(stamp << 80) | ", "")),
+        (pages, "memory", Edit(STORE, "reverse=True", "reverse=False")),
+        (once, "postgresql", Edit(KEYS, "            return stored", "            return await make()")),
+        (once, "sqlite", Edit(KEYS, "first.fingerprint != fingerprint", "False")),
+        (once, "memory", Edit(KEYS, "self.kept[scope, key] = (asked, time.monotonic(), result)", "pass")),
+    ],
+)
+def test_a_sabotaged_service_fails_the_proof(
+    start: Start, tmp_path: Path, proof: Callable[[httpx.Client], None], store: str, edit: Edit
+) -> None:
+    with (
+        start(store, lambda project: project.variant(tmp_path / "sick", edit)) as service,
+        pytest.raises((AssertionError, KeyError)),
+    ):
+        proof(service.client)

@@ -1,0 +1,159 @@
+"""The process from outside: how it starts, what it writes, how it leaves."""
+
+import json
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.projects import Edit, Project
+from tests.servers.postgres import Postgres
+from tests.servers.process import free_port
+
+pytestmark = pytest.mark.servers
+ROUTES = "src/my_service/features/items/routes.py"
+SLOW = Edit(
+    ROUTES,
+    "    return await service.page(store, cursor, limit)",
+    "    import asyncio\n\n    await asyncio.sleep(1.5)\n    return await service.page(store, cursor, limit)",
+)
+
+
+def test_a_port_in_use_is_one_clear_line(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = project.cli("serve", env={"PORT": str(port)})
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; set HOST or PORT to a free address\n"
+    )
+
+
+def test_migrate_without_a_database_is_one_clear_line(project: Project) -> None:
+    url = f"postgresql://app:hunter2@127.0.0.1:{free_port()}/orders"
+    done = project.cli("migrate", env={"DATABASE_URL": url})
+    assert done.returncode == 1
+    assert done.stderr.startswith("migrate: the database does not answer; is it running")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
+def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
+    project: Project, postgres: Postgres, tmp_path: Path
+) -> None:
+    sick = project.variant(tmp_path / "sick")
+    first = (sick.root / "migrations/versions/0001_items.py").read_text()
+    broken = (
+        first.replace('revision = "0001"', 'revision = "0002"', 1)
+        .replace("down_revision = None", 'down_revision = "0001"')
+        .replace('branch_labels = "service"', "branch_labels = None")
+        .replace('"items",', '"half",')
+        .replace("\n\n\ndef downgrade", '\n    op.execute("ALTER TABLE nowhere ADD COLUMN x int")\n\n\ndef downgrade')
+    )
+    (sick.root / "migrations/versions/0002_broken.py").write_text(broken)
+    env = {"DATABASE_URL": postgres.create_database()}
+    done = sick.cli("migrate", env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("migrate: 0002_broken.py failed, and nothing of it was kept: ProgrammingError: relation")
+    assert len(done.stderr.splitlines()) == 1
+    (sick.root / "migrations/versions/0002_broken.py").write_text(broken.replace("ALTER TABLE nowhere", "ALTER TABLE half"))
+    assert sick.cli("migrate", env=env).returncode == 0  # `half` was not there
+    (sick.root / "migrations/versions/0003_syntax.py").write_text("def upgrade(\n")
+    done = sick.cli("migrate", env=env)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "0003_syntax.py" in done.stderr
+
+
+def test_an_unknown_command_is_usage(project: Project) -> None:
+    done = project.cli("serv")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def drains(project: Project, folder: Path) -> None:
+    """SIGTERM: `/readyz` fails, requests are served on, what is in flight ends, exit 0."""
+    env = {"SHUTDOWN_DRAIN_SECONDS": "1", "DATABASE_URL": f"sqlite:///{folder}/x.db", "LOG_FORMAT": "json"}
+    folder.mkdir()
+    project.cli("migrate", env=env, check=True)
+    with project.serve(folder / "run", env) as service:
+        assert service.client.get("/readyz").status_code == 200
+        slow: list[httpx.Response] = []
+        base = str(service.client.base_url)
+        thread = threading.Thread(target=lambda: slow.append(httpx.get(f"{base}/v1/items", timeout=10)))
+        service.process.send(signal.SIGTERM)
+        time.sleep(0.3)
+        unready = service.client.get("/readyz")
+        assert (unready.status_code, unready.json()["status"]) == (503, "draining")
+        assert unready.headers["connection"] == "close"
+        assert service.client.get("/livez").status_code == 200
+        thread.start()  # it is in flight when the drain is over
+        assert service.process.wait() == 0
+        thread.join()
+        assert slow[0].status_code == 200
+        events = [json.loads(line)["event"] for line in service.log.splitlines()]
+        assert events[-1] == "stopped"
+        assert "draining" in events
+
+
+def test_sigterm_drains_then_exits(project: Project, tmp_path: Path) -> None:
+    drains(project.variant(tmp_path / "slow", SLOW), tmp_path / "run")
+
+
+def test_a_second_signal_exits_at_once(project: Project, tmp_path: Path) -> None:
+    with project.serve(tmp_path, {"SHUTDOWN_DRAIN_SECONDS": "60"}) as service:
+        service.process.send(signal.SIGTERM)
+        service.process.wait_until(lambda: "draining" in service.log, 5)
+        begun = time.monotonic()
+        service.process.send(signal.SIGTERM)
+        assert service.process.wait() == 1
+        assert time.monotonic() - begun < 5
+
+
+SERVER = "src/my_service/platform/server.py"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit(SERVER, "self.state.draining = True\n", ""),
+        Edit(SERVER, "time.monotonic() + self.drain", "0"),
+        Edit(SERVER, "timeout_graceful_shutdown=GRACE", "timeout_graceful_shutdown=0"),
+        Edit(SERVER, "server = DrainServer(config, state_of(app), mine.drain)", "server = uvicorn.Server(config)"),
+    ],
+    ids=["readiness stays", "no drain", "cuts requests", "plain uvicorn"],
+)
+def test_a_sabotaged_exit_fails_the_proof(project: Project, tmp_path: Path, edit: Edit) -> None:
+    sick = project.variant(tmp_path / "sick", SLOW, edit)
+    with pytest.raises((AssertionError, httpx.TransportError, IndexError)):
+        drains(sick, tmp_path / "run")
+
+
+def test_json_lines_carry_the_ids_and_no_query(project: Project, tmp_path: Path) -> None:
+    env = {"ENVIRONMENT": "staging", "DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    project.cli("migrate", env=env, check=True)
+    with project.serve(tmp_path / "run", {**env, "SHUTDOWN_DRAIN_SECONDS": "0"}) as service:
+        item = service.client.post("/v1/items", json={"name": "x"}).json()["id"]
+        answer = service.client.get(f"/v1/items/{item}?token=hunter2")
+        service.client.get("/password=hunter2")
+        service.process.wait_until(lambda: service.log.count('"request"') == 3, 5)
+        lines = [json.loads(line) for line in service.log.splitlines()]
+    (line,) = [line for line in lines if line.get("method") == "GET" and line.get("status") == 200]
+    assert line["route"] == "/v1/items/{item_id}"
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert line["bytes"] == len(answer.content)
+    assert 0 < line["ms"] < 10_000
+    assert "hunter2" not in service.log
+    assert "/livez" not in service.log
+
+
+def test_serve_imports_no_tool_of_other_commands(project: Project) -> None:
+    code = (
+        "import sys\nfrom my_service import cli, main\n"
+        "found = {'alembic', 'mako', 'aiosqlite', 'psycopg', 'sqlalchemy'} & set(sys.modules)\nprint(sorted(found))"
+    )
+    env = {"DATABASE_URL": "postgresql://app:x@127.0.0.1:1/x"}
+    found = project.run(str(project.venv / "bin/python"), "-c", code, env=env).stdout.strip()
+    assert found == "['psycopg', 'sqlalchemy']"
