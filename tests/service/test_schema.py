@@ -47,8 +47,7 @@ PROBLEMS = "src/my_service/platform/problems.py"
 @pytest.mark.parametrize(
     ("edit", "finding"),
     [
-        (Edit(PROBLEMS, '        "code": code,
-', ""), "Response violates schema"),
+        (Edit(PROBLEMS, '        "code": code,\n', ""), "Response violates schema"),
         (Edit(PROBLEMS, '_methods(app, headers.get("Allow", ""))', '"GET"'), "Allow header mismatch"),
     ],
     ids=["a problem without its code", "an Allow without methods"],

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from .settings import RoomSettings, part
 from .state import NotReady, Readiness, State, state_of
@@ -58,15 +58,14 @@ class Parts:
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Add the three routes; they stay out of the API's description."""
-    router = APIRouter(include_in_schema=False)
     state = state_of(app)
     parts = Parts(state)
 
-    @router.get("/livez")
+    @app.get("/livez", include_in_schema=False)
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
-    @router.get("/readyz")
+    @app.get("/readyz", include_in_schema=False)
     async def readyz(response: Response) -> dict[str, Any]:
         found = await parts.look()
         ready = all(answer["ready"] for answer in found.values())
@@ -75,7 +74,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         status = "draining" if state.draining else "ready" if ready else "not ready"
         return {"status": status, "parts": found}
 
-    @router.get("/version")
+    @app.get("/version", include_in_schema=False)
     async def version(request: Request) -> dict[str, str]:
         return {
             "name": app.title,
@@ -83,5 +82,3 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
             "commit": part(settings, Settings).git_commit,
             "environment": settings.environment,
         }
-
-    app.include_router(router)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from types import ModuleType
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .state import Exchange, State, current
@@ -25,8 +24,8 @@ class Door:
 
     Args:
         app: What lies behind the door.
-        rooms: Modules with hooks: `begin(exchange)`, `respond(exchange, headers)` just before the answer starts, and
-            `finish(exchange)` when it is out.
+        rooms: Modules with hooks: `begin(exchange)`, `respond(exchange, headers)` with the raw headers of an answer
+            that is about to start, and `finish(exchange)` when it is out.
         state: The state of the application.
     """
 
@@ -48,10 +47,10 @@ class Door:
         async def watched(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):
                 exchange.status = message.get("status", 101)
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
-                headers["X-Request-ID"] = exchange.request_id
+                headers = message["headers"] = list(message.get("headers", ()))
+                headers.append((b"x-request-id", exchange.request_id.encode()))
                 if self.state.draining and "status" in message:
-                    headers["Connection"] = "close"  # the next request goes to another instance
+                    headers.append((b"connection", b"close"))  # the next request goes to another instance
                 for hook in self.respond:
                     hook(exchange, headers)
             elif message["type"] == "http.response.body":

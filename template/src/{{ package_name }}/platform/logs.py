@@ -20,6 +20,8 @@ from .state import Exchange, current
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 PROBES = {"/livez", "/readyz"}  # seen every few seconds, of interest only while something is searched
+# Values of the platform's own making, in which no secret can be: most of each line.
+MADE_HERE = {"bytes", "level", "logger", "method", "ms", "request_id", "route", "status", "timestamp", "trace_id"}
 access = structlog.get_logger("access")
 
 
@@ -38,7 +40,10 @@ def _ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {name: redact(value, name) for name, value in event.items()}
+    for name, value in event.items():
+        if name not in MADE_HERE:
+            event[name] = redact(value, name)
+    return event
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
@@ -66,7 +71,7 @@ def configure(mine: Settings) -> None:
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=factory,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     _bridge(level, shared, last)
 

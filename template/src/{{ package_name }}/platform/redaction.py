@@ -6,6 +6,7 @@ value with patterns that cannot backtrack, so a megabyte of text costs milliseco
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 HIDDEN = "[redacted]"
@@ -34,7 +35,7 @@ def redact(value: Any, key: str = "", depth: int = 0) -> Any:
     """
     if value is None or isinstance(value, bool | int | float):
         return value
-    if depth > _DEEPEST or (key and _KEY.search(key)):
+    if depth > _DEEPEST or _telling(key):
         return HIDDEN
     if isinstance(value, str):
         return _TEXT.sub(_hide, value)
@@ -45,6 +46,11 @@ def redact(value: Any, key: str = "", depth: int = 0) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [redact(item, "", depth + 1) for item in value]
     return value
+
+
+@lru_cache(1024)
+def _telling(key: str) -> bool:
+    return bool(_KEY.search(key))
 
 
 def _hide(found: re.Match[str]) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import FastAPI
 from pydantic import Field
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,14 +16,14 @@ from .state import Exchange
 
 # Probes come to an address, not to a name.
 ANY_HOST = {"/livez", "/readyz"}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-ONE_YEAR = 31_536_000  # seconds
+HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
 class Settings(RoomSettings):
@@ -55,16 +54,22 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if not self._known(headers.get("host", "")) and scope["path"] not in ANY_HOST:
+        host = length = b""
+        streamed = scope.get("http_version") != "1.1"
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"transfer-encoding":
+                streamed = True
+        if not self._known(host.decode("latin-1")) and scope["path"] not in ANY_HOST:
             await response(400, "unknown-host", "This host is not served here.")(scope, receive, send)
-            return
-        length = headers.get("content-length")
-        if length is None or not length.isdigit():
-            await self.limited(scope, receive, send)  # counts what nobody declared
-        elif int(length) > self.most:
+        elif length.isdigit() and int(length) > self.most:
             detail = f"The body has more than {self.most} bytes."
             await response(413, "content-too-large", detail)(scope, receive, send)
+        elif streamed and not length:
+            await self.limited(scope, receive, send)  # counts what nobody declared
         else:
             await self.app(scope, receive, send)
 
@@ -79,9 +84,9 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     app.add_middleware(Gate, settings=part(settings, Settings))
 
 
-def respond(exchange: Exchange, headers: MutableHeaders) -> None:
+def respond(exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
     """Add the headers that are not there yet."""
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
-    if exchange.scope["scheme"] in ("https", "wss"):
-        headers.setdefault("Strict-Transport-Security", f"max-age={ONE_YEAR}; includeSubDomains")
+    there = {name.lower() for name, _ in headers}
+    headers += [header for header in HEADERS if header[0] not in there]
+    if exchange.scope["scheme"] in ("https", "wss") and HSTS[0] not in there:
+        headers.append(HSTS)
