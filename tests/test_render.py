@@ -3,6 +3,7 @@
 import configparser
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from covertable import make
 
-from tests.projects import export, render
+from tests.projects import Edit, export, render
 from tests.test_questions import QUESTIONS
 
 Row = Mapping[str, Any]
@@ -124,3 +125,24 @@ def test_an_undefined_name_in_a_template_stops_the_copy(tmp_path: Path) -> None:
     (broken / "template" / "typo.md.jinja").write_text("{{ projekt_name }}\n")
     with pytest.raises(Exception, match="projekt_name"):
         render(broken, tmp_path / "service")
+
+
+def unsorted(folder: Path) -> list[str]:
+    """Hot lists that are out of order: two changes that add to them would collide."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    lists = {"dev": [re.split(r"[<>=]", item)[0] for item in project["dependency-groups"]["dev"]], "extras": list(project["project"].get("optional-dependencies", {}))}
+    groups = re.split(r"\n    # .*\n", (folder / "pyproject.toml").read_text().split("dependencies = [")[1].split("\n]")[0])
+    lists |= {f"dependencies {n}": re.findall(r'"([A-Za-z0-9-]+)', group) for n, group in enumerate(groups)}
+    example = (folder / ".env.example").read_text()
+    lists["rooms"] = re.findall(r"^# --- (\w+)$", example, re.M)[1:]
+    for name, section in zip(lists["rooms"], example.split("# --- ")[2:], strict=True):
+        lists[name] = re.findall(r"^#([A-Z_]+)=", section, re.M)
+    return [name for name, items in lists.items() if items != sorted(items)]
+
+
+def test_hot_lists_are_sorted(template: Path, tmp_path: Path) -> None:
+    folder = render(template, tmp_path / "service")
+    assert unsorted(folder) == []
+    Edit(".env.example", "#LOG_FORMAT", "#ZZ=").apply(folder)
+    Edit("pyproject.toml", '"aiosqlite', '"zz').apply(folder)
+    assert unsorted(folder) == ["dependencies 4", "logs"]

@@ -1,5 +1,6 @@
 """What the environment says is checked before anything starts: one line per setting, exit 78, and no secret in it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,18 @@ def test_a_sabotaged_check_is_noticed(
         python = str(project.venv / "bin/python")
         assert SECRET in sick.run(python, "-c", code).stdout
         assert SECRET not in project.run(python, "-c", code).stdout
+
+
+def undocumented(project: Project) -> set[str]:
+    """Settings that `.env.example` does not name, and names there that are no settings."""
+    code = "from my_service.settings import Settings; print(*Settings.model_fields)"
+    fields = project.run(str(project.venv / "bin/python"), "-c", code).stdout.upper().split()
+    named = re.findall(r"^#([A-Z_]+)=", (project.root / ".env.example").read_text(), re.M)
+    return set(fields) ^ set(named)
+
+
+def test_every_setting_is_documented(project: Project, bare_project: Project, tmp_path: Path) -> None:
+    assert undocumented(project) == set()
+    assert undocumented(bare_project) == set()
+    sick = project.variant(tmp_path / "sick", Edit(".env.example", "#PORT=", "#PROT="))
+    assert undocumented(sick) == {"PORT", "PROT"}

@@ -1,5 +1,6 @@
 """The example's whole life over HTTP: the same answers from PostgreSQL, SQLite and memory."""
 
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,24 @@ def test_a_key_holds_across_a_restart(project: Project, postgres: Postgres, tmp_
         assert first.status_code == 201
     with project.serve(tmp_path / "second", env) as service:
         assert service.client.post(ITEMS, json={"name": "kept"}, headers=key).text == first.text
+
+
+BRIEF = (
+    Edit("src/my_service/platform/idempotency.py", "timedelta(hours=24)", "timedelta(seconds=1)"),
+    Edit("src/my_service/platform/idempotency.py", "SWEEP = 3600", "SWEEP = 1"),
+)
+
+
+@pytest.mark.parametrize("sabotage", [False, True])
+def test_a_key_is_forgotten_in_the_end(start: Start, tmp_path: Path, sabotage: bool) -> None:
+    """With a short memory: the key makes a second item. The sabotage sweeps, but nothing is old."""
+    edits = BRIEF[1:] if sabotage else BRIEF
+    key = {"Idempotency-Key": "brief"}
+    with start("postgresql", lambda project: project.variant(tmp_path / "brief", *edits)) as service:
+        first = service.client.post(ITEMS, json={"name": "x"}, headers=key).json()["id"]
+        time.sleep(3.5)
+        again = service.client.post(ITEMS, json={"name": "x"}, headers=key).json()["id"]
+        assert (first == again) is sabotage
 
 
 STORE = "src/my_service/features/items/store.py"

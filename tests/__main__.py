@@ -1,0 +1,94 @@
+"""Runs the proofs in three phases (static, servers, timing) and adds them up against the budgets.
+
+Usage: python -m tests [--phase NAME] [pytest arguments]
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests import budget, proof
+
+PHASES = {
+    "static": ["-m", "not servers and not timing", "-n", "2", "--dist", "worksteal"],
+    # A module stays on one worker: it shares the servers and services that its fixtures start.
+    "servers": ["-m", "servers and not timing", "-n", "2", "--dist", "loadscope"],
+    # Alone on the machine, or a latency says more about the neighbours than about the service.
+    "timing": ["-m", "timing", "-n", "0"],
+}
+BENIGN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+class Total:
+    """What all phases together took and found."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+
+    def run(self, phase: str, arguments: list[str]) -> None:
+        print(f"--- {phase}", flush=True)
+        with TemporaryDirectory() as folder:
+            record = Path(folder) / "record.json"
+            plugin = ["-p", "tests.budget", f"--record={record}"]
+            command = [sys.executable, "-m", "pytest", "-q", "-rs", *plugin, *PHASES[phase]]
+            code = subprocess.run([*command, *arguments], env=environment(), check=False).returncode
+            found = json.loads(record.read_text()) if record.exists() else {}
+        for area, seconds in found.get("seconds", {}).items():
+            self.seconds[area] += seconds
+        counts = Counter(found.get("counts", {}))
+        if code not in BENIGN and not counts["failed"]:
+            counts["failed"] = 1  # a phase that broke down has no failed test to show for it
+        self.counts.update(counts)
+
+
+def environment() -> dict[str, str]:
+    """Ours, but pytest keeps what it compiles: rewriting its plugins takes each process seconds."""
+    unwanted = "PYTHONDONTWRITEBYTECODE"
+    return {name: text for name, text in os.environ.items() if name != unwanted}
+
+
+def table(seconds: dict[str, float], budgets: dict[str, float]) -> str:
+    rows = [
+        f"{name:20} {spent:8.1f} {budgets.get(name, math.inf):8.0f}"
+        for name, spent in sorted(seconds.items())
+    ]
+    return "\n".join([f"{'area':20} {'seconds':>8} {'budget':>8}", *rows])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests", allow_abbrev=False)
+    parser.add_argument("--phase", choices=PHASES, action="append", help="only this phase")
+    options, arguments = parser.parse_known_args()
+    folder = Path("tests")
+    budgets = budget.load(folder / "budget.toml")
+    if areas := budget.missing(folder, budgets):
+        print(f"tests/budget.toml has no line for: {', '.join(areas)}", file=sys.stderr)
+        return 1
+
+    total = Total()
+    for phase in options.phase or PHASES:
+        total.run(phase, arguments)
+
+    print(f"\n{table(total.seconds, budgets)}\n")
+    slow = budget.exceeded(total.seconds, budgets)
+    for name in slow:
+        print(f"{'error' if proof.FULL else 'warning'}: {name} is more than half over its budget")
+    counts = total.counts
+    if not counts:
+        print("error: no test ran")
+    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    print(f"{counts['passed']} passed, {counts['failed']} failed{skipped}")
+    return int(bool(counts["failed"] or not counts or (slow and proof.FULL)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The load counts what came back, and stays on this machine and within its bounds."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bench.harness import BenchError
+from bench.load import load
+from tests.servers.process import free_port
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen: list[str] = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """200 for /good, 503 for anything else, each in two pieces; /once ends the connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/good" else 503)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.server.seen.append(self.path)
+        self.wfile.write(b"fi")
+        self.wfile.flush()
+        self.wfile.write(b"ne")
+        self.close_connection = self.path == "/once"
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Into nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("path", ["/good", "/bad"])
+def test_the_load_counts_every_answer_as_request_or_error(server: Server, path: str) -> None:
+    found = load("127.0.0.1", server.server_port, path, connections=3, seconds=0.3)
+    counted, other = (found.requests, found.errors)[:: 1 if path == "/good" else -1]
+    assert counted == len(server.seen) > 3
+    assert other == 0
+
+
+def test_a_connection_that_breaks_counts_and_is_not_opened_again(server: Server) -> None:
+    found = load("127.0.0.1", server.server_port, "/once", connections=3, seconds=5)
+    assert len(server.seen) == 3
+    assert (found.requests, found.errors) == (0, 6)  # three answers, three closed connections
+    assert found.seconds < 5
+
+
+def test_a_port_where_nobody_listens_is_named() -> None:
+    port = free_port()
+    with pytest.raises(BenchError, match=f"no connection to 127.0.0.1:{port}: Connection refused"):
+        load("127.0.0.1", port, "/")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "localhost.example.org", "0.0.0.0", "::"])  # noqa: S104
+def test_the_load_goes_to_no_other_machine(host: str) -> None:
+    with pytest.raises(BenchError, match="not a loopback address"):
+        load(host, 80, "/")
+
+
+@pytest.mark.parametrize("bounds", [{"connections": 257}, {"seconds": 61.0}, {"connections": 0}])
+def test_the_load_has_bounds(bounds: dict[str, int]) -> None:
+    with pytest.raises(BenchError, match="exceed 256 connections and 60 s"):
+        load("127.0.0.1", 80, "/", **bounds)

@@ -1,0 +1,3 @@
+"""What the tests of all areas share."""
+
+pytest_plugins = ["tests.fixtures", "tests.servers.fixtures"]

@@ -1,0 +1,1 @@
+"""The server kit: real servers on free loopback ports, stopped by their process ids."""

@@ -1,0 +1,29 @@
+"""Makes the servers ready, starts each once and prints what it is: `make servers`."""
+
+import sys
+from collections.abc import Callable
+
+from tests.servers.postgres import open_postgres
+from tests.servers.process import ServerError
+
+
+def postgres() -> str:
+    with open_postgres() as server:
+        return f"{server.version}, {type(server).__name__}"
+
+
+SERVERS: dict[str, Callable[[], str]] = {
+    "PostgreSQL": postgres,
+}
+
+
+def main() -> None:
+    for name, describe in SERVERS.items():
+        try:
+            print(f"{name:16} {describe()}", flush=True)
+        except ServerError as error:
+            sys.exit(f"{name}: {error}")
+
+
+if __name__ == "__main__":
+    main()

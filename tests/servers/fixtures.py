@@ -1,0 +1,20 @@
+"""Servers as fixtures: one of each per test worker, started when the first test asks for it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.postgres import Postgres, open_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The worker's PostgreSQL. A test that stops or breaks one opens its own by `open_postgres`."""
+    with open_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> str:
+    """A new, empty database for one test."""
+    return postgres.create_database()

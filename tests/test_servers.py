@@ -1,0 +1,145 @@
+"""The server kit: what it starts is real, ends when told, keeps its data and leaves nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.servers import packages
+from tests.servers.postgres import Postgres, open_postgres
+from tests.servers.process import Process, ServerError, alive, descendants
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    with open_postgres() as server:
+        yield server
+
+
+def write_note(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE note AS SELECT 'kept' AS text")
+
+
+def read_note(url: str) -> object:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT text FROM note").fetchone()
+    return row and row[0]
+
+
+def everyone(server: Postgres) -> set[int]:
+    return {server.process.pid, *descendants(server.process.pid)}
+
+
+def test_a_killed_server_refuses_and_has_its_data_after_a_restart(own_postgres: Postgres) -> None:
+    url = own_postgres.create_database()
+    write_note(url)
+    processes = everyone(own_postgres)
+    assert len(processes) > 1
+
+    own_postgres.kill()
+
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        psycopg.connect(url)
+    assert not [pid for pid in processes if alive(pid)]
+    own_postgres.restart()
+    assert read_note(url) == "kept"
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_a_stop_ends_every_process_though_a_client_stays(
+    own_postgres: Postgres, immediate: bool
+) -> None:
+    with psycopg.connect(own_postgres.url()):
+        processes = everyone(own_postgres)
+        own_postgres.stop(immediate)
+    assert not [pid for pid in processes if alive(pid)]
+    own_postgres.restart()
+    assert own_postgres.answers()
+
+
+def test_a_paused_server_is_silent_until_it_is_resumed(own_postgres: Postgres) -> None:
+    own_postgres.pause()
+    assert not own_postgres.answers()
+    own_postgres.resume()
+    assert own_postgres.answers()
+
+
+def test_each_database_is_new_and_empty(postgres: Postgres, database_url: str) -> None:
+    write_note(database_url)
+    with psycopg.connect(postgres.create_database()) as connection:
+        found = connection.execute("SELECT to_regclass('note')").fetchone()
+    assert found == (None,)
+
+
+def test_a_closed_server_leaves_no_folder() -> None:
+    with open_postgres() as server:
+        assert server.home.is_dir()
+    assert not server.home.exists()
+
+
+def test_a_server_ends_with_the_interpreter_that_started_it() -> None:
+    code = (
+        "from tests.servers.postgres import open_postgres\n"
+        "from tests.servers.process import descendants\n"
+        "server = open_postgres()\n"
+        "server.start()\n"
+        "print(server.home, server.process.pid, *descendants(server.process.pid))\n"
+        "raise SystemExit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    home, *pids = done.stdout.split()
+    assert not Path(home).exists()
+    assert not [pid for pid in pids if alive(int(pid))]
+
+
+def test_a_process_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
+    stubborn = "trap '' TERM; echo up; setsid sleep 300 & while :; do sleep 1; done"
+    log = tmp_path / "log"
+    process = Process(["sh", "-c", stubborn], log=log)
+    process.wait_until(lambda: "up" in log.read_text() and len(descendants(process.pid)) > 1, 10)
+    family = {process.pid, *descendants(process.pid)}
+    process.stop(seconds=0.2)
+    assert not [pid for pid in family if alive(pid)]
+
+
+def test_children_that_outlive_a_stopped_server_are_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = Process(["sh", "-c", "setsid sleep 300 & echo up; wait"], log=log)
+    process.wait_until(lambda: "up" in log.read_text() and len(descendants(process.pid)) > 0, 10)
+    family = {process.pid, *descendants(process.pid)}
+    process.stop()
+    assert not [pid for pid in family if alive(pid)]
+
+
+def test_a_server_that_ends_early_is_reported_with_its_log(tmp_path: Path) -> None:
+    process = Process(["sh", "-c", "echo no such volume; exit 4"], log=tmp_path / "log")
+    with pytest.raises(ServerError, match="ended with 4\nno such volume"):
+        process.wait_until(lambda: False, 10)
+
+
+def test_a_server_that_never_gets_ready_is_reported(tmp_path: Path) -> None:
+    process = Process(["sleep", "300"], log=tmp_path / "log")
+    with pytest.raises(ServerError, match=r"was not ready after 0\.2 s"):
+        process.wait_until(lambda: False, 0.2)
+    process.stop(signal.SIGTERM)
+    assert not alive(process.pid)
+
+
+def test_a_missing_program_is_an_error_that_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(ServerError, match=r"type as root: apt-get install .* no-such-package"):
+        packages.ensure("no-such-program", "no-such-package")
