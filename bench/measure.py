@@ -64,9 +64,7 @@ def run(
     """
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
-        child = subprocess.Popen(
-            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        child = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         # Only wait4 tells what this one child took; getrusage adds up all that ever ended.
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - began

@@ -118,11 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="name what is out of date")
     check = parser.parse_args().check
-    stale = [
-        (file, text)
-        for file, text in pages().items()
-        if not file.is_file() or file.read_text() != text
-    ]
+    stale = [(file, text) for file, text in pages().items() if not file.is_file() or file.read_text() != text]
     for file, text in stale:
         name = file.relative_to(ROOT)
         if check:

@@ -17,9 +17,7 @@ class HookError(RuntimeError):
 
 
 def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def need(step: str, done: subprocess.CompletedProcess[str]) -> None:
@@ -50,9 +48,7 @@ def set_up(folder: Path) -> None:
 
 def first_commit(folder: Path) -> None:
     if git(folder, "var", "GIT_AUTHOR_IDENT").returncode:
-        raise HookError(
-            "git does not know who commits: type git config --global user.name and user.email"
-        )
+        raise HookError("git does not know who commits: type git config --global user.name and user.email")
     need("git add", git(folder, "add", "--all"))
     need("git commit", git(folder, "commit", "--quiet", "--message", MESSAGE))
     print("committed everything")

@@ -57,10 +57,7 @@ def environment() -> dict[str, str]:
 
 
 def table(seconds: dict[str, float], budgets: dict[str, float]) -> str:
-    rows = [
-        f"{name:20} {spent:8.1f} {budgets.get(name, math.inf):8.0f}"
-        for name, spent in sorted(seconds.items())
-    ]
+    rows = [f"{name:20} {spent:8.1f} {budgets.get(name, math.inf):8.0f}" for name, spent in sorted(seconds.items())]
     return "\n".join([f"{'area':20} {'seconds':>8} {'budget':>8}", *rows])
 
 

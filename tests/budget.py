@@ -49,9 +49,7 @@ class Record:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self._note(report.nodeid, None, report)
 
-    def _note(
-        self, test: str, outcome: str | None, report: pytest.TestReport | pytest.CollectReport
-    ) -> None:
+    def _note(self, test: str, outcome: str | None, report: pytest.TestReport | pytest.CollectReport) -> None:
         ended = outcome if report.passed else report.outcome
         if ended and self._outcomes.get(test) != "failed":
             self._outcomes[test] = ended

@@ -88,13 +88,9 @@ class Project:
         self, *command: str, env: Mapping[str, str] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project, its output kept."""
-        done = subprocess.run(
-            command, cwd=self.root, env=self.env(env), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=self.root, env=self.env(env), capture_output=True, text=True, check=False)
         if check and done.returncode:
-            raise AssertionError(
-                f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-            )
+            raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
     def install(self) -> "Project":
@@ -117,9 +113,7 @@ class Project:
 
     def variant(self, folder: Path, *edits: Edit) -> "Project":
         """A copy with changes: it runs its own code on this project's environment."""
-        shutil.copytree(
-            self.root, folder, ignore=shutil.ignore_patterns(".venv", "*.db*", ".*_cache")
-        )
+        shutil.copytree(self.root, folder, ignore=shutil.ignore_patterns(".venv", "*.db*", ".*_cache"))
         for edit in edits:
             edit.apply(folder)
         made = Project(folder, self.slug, self.package)
@@ -138,9 +132,7 @@ class Project:
             env=self.env({"PORT": str(port), **(env or {})}),
         )
         try:
-            with httpx.Client(
-                base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False
-            ) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
                 service = Service(process, client, port)
                 process.wait_until(service.lives, START_SECONDS)
                 yield service

@@ -42,9 +42,7 @@ class Machine:
 
     def run(self) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PATH": str(self.bin)}
-        return subprocess.run(
-            [self.checkout / "scripts" / "uv"], env=env, capture_output=True, text=True, check=False
-        )
+        return subprocess.run([self.checkout / "scripts" / "uv"], env=env, capture_output=True, text=True, check=False)
 
     @property
     def installed(self) -> Path:
@@ -88,9 +86,7 @@ def test_a_uv_on_path_that_cannot_serve_is_passed_over(machine: Machine, body: s
     assert machine.run().returncode == 1
 
 
-def test_pip_puts_a_working_uv_into_the_checkout_once(
-    machine: Machine, python_with_pip: Path
-) -> None:
+def test_pip_puts_a_working_uv_into_the_checkout_once(machine: Machine, python_with_pip: Path) -> None:
     machine.put("python3", f'exec {python_with_pip} "$@"')
     done = machine.run()
     assert (done.returncode, done.stdout) == (0, f"{machine.installed}\n"), done.stderr
@@ -109,9 +105,7 @@ def test_without_pip_a_venv_brings_it(machine: Machine, make_venv: str) -> None:
     assert answers_version(machine.installed)
 
 
-def test_without_venv_root_installs_packages_of_debian(
-    machine: Machine, make_venv: str, tmp_path: Path
-) -> None:
+def test_without_venv_root_installs_packages_of_debian(machine: Machine, make_venv: str, tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     venv = f"test -f {asked}.install || {{ {NO_VENV}; }}; {make_venv}"
     machine.put("python3", NO_PIP.format(venv=venv))
@@ -130,9 +124,7 @@ def test_a_user_who_is_not_root_gets_one_line_that_says_what_to_type(machine: Ma
     assert (done.returncode, done.stdout) == (1, "")
     notice, advice = done.stderr.splitlines()
     assert notice == "scripts/uv: putting uv into .cache/ ..."
-    assert advice.endswith(
-        "type as root: apt-get update && apt-get install -y python3-venv ca-certificates"
-    )
+    assert advice.endswith("type as root: apt-get update && apt-get install -y python3-venv ca-certificates")
 
 
 @pytest.mark.parametrize("missing", ["python3", "apt-get"])

@@ -88,23 +88,17 @@ def serving(checkout: Path, env: dict[str, str], tmp_path: Path) -> Iterator[Pro
     process.stop()
 
 
-def test_once_shows_the_work_tree_and_ends_with_nothing_left(
-    checkout: Path, env: dict[str, str]
-) -> None:
+def test_once_shows_the_work_tree_and_ends_with_nothing_left(checkout: Path, env: dict[str, str]) -> None:
     done = run(checkout, env)
     assert done.returncode == 0, done.stderr
-    assert {"/livez 200", "/readyz 200", "/docs 200", "/v1/items 200"} <= set(
-        done.stdout.splitlines()
-    )
+    assert {"/livez 200", "/readyz 200", "/docs 200", "/v1/items 200"} <= set(done.stdout.splitlines())
     assert "not yet committed" in done.stdout
     assert not alive(served_by(env))
     generated = done.stdout.partition("Generated ")[2].splitlines()[0]
     assert not Path(generated).exists()
 
 
-def test_once_fails_when_an_address_does_not_answer_200(
-    checkout: Path, env: dict[str, str]
-) -> None:
+def test_once_fails_when_an_address_does_not_answer_200(checkout: Path, env: dict[str, str]) -> None:
     done = run(checkout, env, BROKEN="/v1/items")
     assert done.returncode == 1
     assert done.stderr.endswith("demo: /v1/items answered 500 instead of 200\n")

@@ -55,9 +55,7 @@ def test_a_changed_question_makes_its_page_stale_until_it_is_built(checkout: Pat
         ("make", Edit("template/Makefile.jinja", "test: ## ", "test: ## carefully ")),
     ],
 )
-def test_a_changed_service_changes_its_page_and_no_other(
-    checkout: Path, page: str, change: Edit
-) -> None:
+def test_a_changed_service_changes_its_page_and_no_other(checkout: Path, page: str, change: Edit) -> None:
     change.apply(checkout)
     assert build(checkout).stdout == f"wrote docs/reference/{page}.md\n"
 

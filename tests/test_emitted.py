@@ -51,9 +51,7 @@ def test_make_check_is_green_with_default_answers(project: Project) -> None:
             "test_pages_follow",
         ),
         (
-            Edit(
-                "src/my_service/features/items/store.py", "String(100)", "String(100), index=True"
-            ),
+            Edit("src/my_service/features/items/store.py", "String(100)", "String(100), index=True"),
             "test_migrations_go_up",
         ),
         (
@@ -67,9 +65,7 @@ def test_make_check_is_green_with_default_answers(project: Project) -> None:
     ],
     ids=["format", "lint", "types", "tests", "drift", "downgrade"],
 )
-def test_make_check_finds_a_planted_fault(
-    project: Project, tmp_path: Path, edit: Edit, says: str
-) -> None:
+def test_make_check_finds_a_planted_fault(project: Project, tmp_path: Path, edit: Edit, says: str) -> None:
     sick = project.variant(tmp_path / "sick", edit)
     (sick.root / ".venv").symlink_to(project.venv)
     done = sick.run("make", "check", "RUN=.venv/bin/python -m", check=False)
@@ -94,9 +90,7 @@ def test_a_second_head_in_a_branch_is_refused(project: Project, tmp_path: Path) 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_first_revision_of_a_service_without_example_begins_its_own_branch(
-    template: Path, tmp_path: Path
-) -> None:
+def test_the_first_revision_of_a_service_without_example_begins_its_own_branch(template: Path, tmp_path: Path) -> None:
     project = Project(render(template, tmp_path / "service", include_example=False)).install()
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
     project.cli("migrate", env=env, check=True)
@@ -104,12 +98,6 @@ def test_the_first_revision_of_a_service_without_example_begins_its_own_branch(
         project.run("make", "revision", f"m={message}", env=env)
         project.cli("migrate", env=env, check=True)
     made = {path.read_text() for path in (project.root / "migrations" / "versions").glob("*.py")}
-    assert (
-        sum(
-            "branch_labels = ('service',)" in text or 'branch_labels = ("service",)' in text
-            for text in made
-        )
-        == 1
-    )
+    assert sum("branch_labels = ('service',)" in text or 'branch_labels = ("service",)' in text for text in made) == 1
     assert "p0001" in project.cli("migrate", env=env).stdout
     assert " passed" in project.run("make", "check").stdout

@@ -79,16 +79,12 @@ def test_a_bad_answer_is_refused_with_what_to_type(
         ("x" * 80, "x" * 40),
     ],
 )
-def test_a_name_in_prose_becomes_a_slug(
-    template: Path, tmp_path: Path, name: str, slug: str
-) -> None:
+def test_a_name_in_prose_becomes_a_slug(template: Path, tmp_path: Path, name: str, slug: str) -> None:
     folder = render(template, tmp_path / "service", project_name=name)
     answers = yaml.safe_load((folder / ".copier-answers.yml").read_text())
     assert answers["project_slug"] == slug
     assert (folder / "src" / slug.replace("-", "_") / "main.py").is_file()
-    assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["authors"] == [
-        {"name": f"{name} team"}
-    ]
+    assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["authors"] == [{"name": f"{name} team"}]
 
 
 def reserved() -> set[str]:

@@ -28,9 +28,7 @@ def values(question: dict[str, Any]) -> list[Any]:
     return list(choices.values() if isinstance(choices, dict) else choices)
 
 
-FACTORS = {
-    name: values(q) for name, q in QUESTIONS.items() if "choices" in q or q["type"] == "bool"
-}
+FACTORS = {name: values(q) for name, q in QUESTIONS.items() if "choices" in q or q["type"] == "bool"}
 ROWS: list[Row] = make(FACTORS, strength=2)
 
 
@@ -61,7 +59,7 @@ def faults(folder: Path) -> list[str]:
         name, text = path.relative_to(folder).as_posix(), path.read_text()
         if any(mark in name + text for mark in ("{{", "{%", "{#")) and ".github" not in name:
             found.append(f"{name}: Jinja is left")
-        if text and not text.endswith("\n") or text.endswith("\n\n"):
+        if (text and not text.endswith("\n")) or text.endswith("\n\n"):
             found.append(f"{name}: does not end with one newline")
         try:
             parse(path, text)
@@ -88,9 +86,7 @@ def parse(path: Path, text: str) -> None:
         configparser.ConfigParser().read_string(text)
 
 
-@pytest.mark.parametrize(
-    "row", ROWS, ids=lambda row: "-".join(str(value) for value in row.values())
-)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(str(value) for value in row.values()))
 def test_a_combination_renders_clean(template: Path, tmp_path: Path, row: Row) -> None:
     folder = render(template, tmp_path / "service", **row)
     assert (folder / "pyproject.toml").is_file()
@@ -110,9 +106,7 @@ def test_a_combination_renders_clean(template: Path, tmp_path: Path, row: Row) -
         ("bad.md", "text", "bad.md: does not end"),
     ],
 )
-def test_a_planted_fault_is_found(
-    template: Path, tmp_path: Path, file: str, text: str, fault: str
-) -> None:
+def test_a_planted_fault_is_found(template: Path, tmp_path: Path, file: str, text: str, fault: str) -> None:
     folder = render(template, tmp_path / "service")
     (folder / file).write_text(text)
     assert any(line.startswith(fault) for line in faults(folder))
@@ -130,8 +124,13 @@ def test_an_undefined_name_in_a_template_stops_the_copy(tmp_path: Path) -> None:
 def unsorted(folder: Path) -> list[str]:
     """Hot lists that are out of order: two changes that add to them would collide."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())
-    lists = {"dev": [re.split(r"[<>=]", item)[0] for item in project["dependency-groups"]["dev"]], "extras": list(project["project"].get("optional-dependencies", {}))}
-    groups = re.split(r"\n    # .*\n", (folder / "pyproject.toml").read_text().split("dependencies = [")[1].split("\n]")[0])
+    lists = {
+        "dev": [re.split(r"[<>=]", item)[0] for item in project["dependency-groups"]["dev"]],
+        "extras": list(project["project"].get("optional-dependencies", {})),
+    }
+    groups = re.split(
+        r"\n    # .*\n", (folder / "pyproject.toml").read_text().split("dependencies = [")[1].split("\n]")[0]
+    )
     lists |= {f"dependencies {n}": re.findall(r'"([A-Za-z0-9-]+)', group) for n, group in enumerate(groups)}
     example = (folder / ".env.example").read_text()
     lists["rooms"] = re.findall(r"^# --- (\w+)$", example, re.M)[1:]

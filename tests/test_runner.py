@@ -29,9 +29,7 @@ def test_it(thing):
 """
 
 
-def run(
-    folder: Path, files: dict[str, str], *arguments: str, full: bool = False
-) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, files: dict[str, str], *arguments: str, full: bool = False) -> subprocess.CompletedProcess[str]:
     """Run our runner on a folder with `tests/` of its own."""
     for name, text in files.items():
         file = folder / "tests" / name
@@ -98,9 +96,7 @@ def test_one_phase_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_no_test_at_all_is_red(tmp_path: Path) -> None:
-    done = run(
-        tmp_path, {"budget.toml": "one = 60\n", "test_one.py": PASSES}, "-n", "0", "-k", "nothing"
-    )
+    done = run(tmp_path, {"budget.toml": "one = 60\n", "test_one.py": PASSES}, "-n", "0", "-k", "nothing")
     assert done.returncode == 1
     assert "error: no test ran" in done.stdout
 

@@ -55,9 +55,7 @@ def test_a_killed_server_refuses_and_has_its_data_after_a_restart(own_postgres: 
 
 
 @pytest.mark.parametrize("immediate", [False, True])
-def test_a_stop_ends_every_process_though_a_client_stays(
-    own_postgres: Postgres, immediate: bool
-) -> None:
+def test_a_stop_ends_every_process_though_a_client_stays(own_postgres: Postgres, immediate: bool) -> None:
     with psycopg.connect(own_postgres.url()):
         processes = everyone(own_postgres)
         own_postgres.stop(immediate)
@@ -95,9 +93,7 @@ def test_a_server_ends_with_the_interpreter_that_started_it() -> None:
         "print(server.home, server.process.pid, *descendants(server.process.pid))\n"
         "raise SystemExit(3)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     home, *pids = done.stdout.split()
     assert not Path(home).exists()

@@ -68,9 +68,7 @@ def measured(name: str, service: Path, tools: Path, seconds: float) -> Measures:
     env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE
     log = service / f"{name}.log"
     log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
-    with serving(
-        commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log
-    ) as server:
+    with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
         server.cpu_per_request(PATH, WARM_SECONDS)
         return {
             "cpu_per_request": server.cpu_per_request(PATH, seconds) * 1e6,
@@ -85,9 +83,7 @@ def run(rounds: int, full: bool) -> Result:
         template = project.export(Path(folder) / "template")
         service = Path(folder) / "service"
         tools = project.make_service(template, service, prepare)
-        sides = {
-            name: partial(measured, name, service, tools, seconds) for name in ("bare", "service")
-        }
+        sides = {name: partial(measured, name, service, tools, seconds) for name in ("bare", "service")}
         for side in sides.values():
             side()  # compiles what the installation did not, and shows a mistake before the rounds
         found = interleave(sides, rounds)

@@ -13,10 +13,7 @@ from bench.harness import BenchError, Case, Limit, Result, interleave, medians, 
 from tests.projects import ROOT
 
 # B costs twice what A does; rounds 3 to 5 were slow for both, but for A's half of the last one.
-ROUNDS = [
-    {"a": {"cpu": a}, "b": {"cpu": b}}
-    for a, b in ((1.0, 2.0), (1.0, 2.0), (4.0, 8.0), (4.0, 8.0), (1.0, 8.0))
-]
+ROUNDS = [{"a": {"cpu": a}, "b": {"cpu": b}} for a, b in ((1.0, 2.0), (1.0, 2.0), (4.0, 8.0), (4.0, 8.0), (1.0, 8.0))]
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:
@@ -53,9 +50,7 @@ def test_fewer_than_five_rounds_are_refused() -> None:
         (Limit("ceiling", 60, 60.1), False, "BROKEN"),
     ],
 )
-def test_a_floor_forgives_a_fifth_and_a_ceiling_nothing(
-    limit: Limit, passed: bool, verdict: str
-) -> None:
+def test_a_floor_forgives_a_fifth_and_a_ceiling_nothing(limit: Limit, passed: bool, verdict: str) -> None:
     assert (limit.passed, limit.verdict) == (passed, verdict)
 
 
@@ -66,17 +61,13 @@ def case(ceiling: float) -> Case:
         start = [sys.executable, "-c", "pass"]
         found = interleave({"python": lambda: {"cpu": measure.run(start).cpu}}, rounds)
         least = min(each["python"]["cpu"] for each in found)
-        return Result(
-            unit={"cpu": "s"}, rounds=found, limits={"cpu": Limit("ceiling", ceiling, least)}
-        )
+        return Result(unit={"cpu": "s"}, rounds=found, limits={"cpu": Limit("ceiling", ceiling, least)})
 
     return Case("start", f"at most {ceiling} s", run)
 
 
 @pytest.mark.parametrize(("ceiling", "code"), [(60.0, 0), (0.0, 1)])
-def test_a_broken_limit_exits_with_1_and_a_kept_one_with_0(
-    ceiling: float, code: int, tmp_path: Path
-) -> None:
+def test_a_broken_limit_exits_with_1_and_a_kept_one_with_0(ceiling: float, code: int, tmp_path: Path) -> None:
     cases = {"start": case(ceiling)}
     assert main(["start", f"--results={tmp_path}"], cases) == code
     found = json.loads((tmp_path / "start.json").read_text())
@@ -110,6 +101,4 @@ def test_every_result_that_is_kept_belongs_to_a_case_and_has_the_one_format() ->
     files = sorted(ROOT.glob("bench/results/*.json"))
     assert {file.stem for file in files} == find().keys()
     formats = {tuple(json.loads(file.read_text())) for file in files}
-    assert formats == {
-        ("case", "date", "machine", "unit", "rounds", "median", "ratio", "limit", "notes", "passed")
-    }
+    assert formats == {("case", "date", "machine", "unit", "rounds", "median", "ratio", "limit", "notes", "passed")}

@@ -28,7 +28,5 @@ def commit(folder: Path) -> None:
 
 
 def run(hook: Path, *arguments: str | Path) -> tuple[int, list[str]]:
-    done = subprocess.run(
-        [sys.executable, hook, *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, hook, *arguments], capture_output=True, text=True, check=False)
     return done.returncode, [*done.stdout.splitlines(), *done.stderr.splitlines()]

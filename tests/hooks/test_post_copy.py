@@ -63,9 +63,7 @@ def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / ".git").exists()
 
 
-def test_a_committer_without_a_name_is_told_what_to_type(
-    copied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_committer_without_a_name_is_told_what_to_type(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in GIT.keys() - {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM"}:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EMAIL", "")

@@ -27,9 +27,7 @@ class Postgres:
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         # A commit reaches the kernel, not the disk: enough to outlive a kill, and much faster.
         self._settings = {"fsync": "off", **(settings or {})}
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="postgres-", dir=reachable(), ignore_cleanup_errors=True
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="postgres-", dir=reachable(), ignore_cleanup_errors=True)
         self.home = Path(self._folder.name)
         self.log = self.home / "server.log"
         self.port = free_port()

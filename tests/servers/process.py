@@ -50,9 +50,7 @@ def alive(pid: int) -> bool:
 def descendants(pid: int) -> set[int]:
     """The running children of a process, their children and so on (Linux; empty elsewhere)."""
     parents = {
-        int(entry.name): stat[1]
-        for entry in Path("/proc").glob("[0-9]*")
-        if (stat := _stat(entry))[0] not in "ZX"
+        int(entry.name): stat[1] for entry in Path("/proc").glob("[0-9]*") if (stat := _stat(entry))[0] not in "ZX"
     }
     found: set[int] = set()
     generation = {pid}

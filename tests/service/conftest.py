@@ -21,9 +21,7 @@ def migrated(project: Project, url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(
-    project: Project, bare_project: Project, postgres: Postgres, tmp_path: Path
-) -> Start:
+def start(project: Project, bare_project: Project, postgres: Postgres, tmp_path: Path) -> Start:
     """Start the service on one of the stores; `make` may change the project first."""
 
     @contextmanager

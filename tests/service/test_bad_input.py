@@ -23,7 +23,12 @@ REQUESTS: dict[str, tuple[int, str, str, dict[str, Any]]] = {
     "no JSON at all": (422, "POST", ITEMS, {"content": MARK, "headers": {"Content-Type": "text/plain"}}),
     "deeply nested JSON": (400, "POST", ITEMS, {"content": "[" * 100_000, "headers": JSON}),
     "not UTF-8": (400, "POST", ITEMS, {"content": b'{"name": "\xff"}', "headers": JSON}),
-    "an endless number": (400, "POST", ITEMS, {"content": '{"name": "x", "quantity": 1' + "0" * 5000 + "}", "headers": JSON}),
+    "an endless number": (
+        400,
+        "POST",
+        ITEMS,
+        {"content": '{"name": "x", "quantity": 1' + "0" * 5000 + "}", "headers": JSON},
+    ),
     "empty body": (422, "POST", ITEMS, {}),
     "wrong type": (422, "POST", ITEMS, {"json": {"name": [MARK]}}),
     "true for an integer": (422, "POST", ITEMS, {"json": {"name": "x", "quantity": True}}),
@@ -99,12 +104,12 @@ def test_ids_come_from_the_client_where_they_are_well_formed(service: Service) -
 
 
 ROUTES = "src/my_service/features/items/routes.py"
-BREAK = Edit(ROUTES, "    return await service.page(", f"    raise RuntimeError('{MARK}')\n    return await service.page(")
+BREAK = Edit(
+    ROUTES, "    return await service.page(", f"    raise RuntimeError('{MARK}')\n    return await service.page("
+)
 
 
-def test_an_unhandled_error_is_a_problem_outside_and_a_traceback_in_the_log(
-    start: Start, tmp_path: Path
-) -> None:
+def test_an_unhandled_error_is_a_problem_outside_and_a_traceback_in_the_log(start: Start, tmp_path: Path) -> None:
     with start("sqlite", lambda p: p.variant(tmp_path / "sick", BREAK), LOG_FORMAT="json") as service:
         answer = service.client.get(ITEMS)
         check(answer, 500)
@@ -129,7 +134,7 @@ PLATFORM = "src/my_service/platform"
         ("oversized body", Edit(f"{PLATFORM}/security.py", "int(length) > self.most", "False")),
         ("unknown host", Edit(f"{PLATFORM}/security.py", "self.any or ", "True or ")),
         ("unknown route", Edit(f"{PLATFORM}/__init__.py", '    "problems",\n', "")),
-        ("wrong type", Edit(f"{PLATFORM}/problems.py", 'str(e["msg"])', 'str(e)')),
+        ("wrong type", Edit(f"{PLATFORM}/problems.py", 'str(e["msg"])', "str(e)")),
         ("absent id", Edit(f"{PLATFORM}/http.py", 'headers["X-Request-ID"]', 'headers["X-Other"]')),
     ],
 )

@@ -93,7 +93,11 @@ SETTINGS = "src/my_service/platform/settings.py"
 @pytest.mark.parametrize(
     ("edit", "env", "names"),
     [
-        (Edit(SETTINGS, 'settings.environment != "production"', "True"), {"ENVIRONMENT": "production"}, ["DATABASE_URL"]),
+        (
+            Edit(SETTINGS, 'settings.environment != "production"', "True"),
+            {"ENVIRONMENT": "production"},
+            ["DATABASE_URL"],
+        ),
         (Edit(SETTINGS, "hide_input_in_errors=True", "hide_input_in_errors=False"), {}, []),
         (Edit(SETTINGS, "_PLACEHOLDER.search(t)", "False"), {**REAL, "TRUSTED_HOSTS": "change-me"}, ["TRUSTED_HOSTS"]),
     ],
@@ -106,7 +110,9 @@ def test_a_sabotaged_check_is_noticed(
         with sick.serve(tmp_path / "run", env) as service:  # it starts, where it must not
             assert service.process.running
     else:
-        code = "from my_service.settings import Settings\ntry: Settings(port='hunter2-s3cret')\nexcept Exception as e: print(e)"
+        code = (
+            f"from my_service.settings import Settings\ntry: Settings(port={SECRET!r})\nexcept Exception as e: print(e)"
+        )
         python = str(project.venv / "bin/python")
         assert SECRET in sick.run(python, "-c", code).stdout
         assert SECRET not in project.run(python, "-c", code).stdout

@@ -64,9 +64,8 @@ def test_a_killed_database_costs_readiness_and_nothing_else(
         survives(service, own_postgres)
 
 
-def test_a_hung_database_fails_readiness_in_time(
-    project: Project, own_postgres: Postgres, tmp_path: Path
-) -> None:
+@pytest.mark.timing
+def test_a_hung_database_fails_readiness_in_time(project: Project, own_postgres: Postgres, tmp_path: Path) -> None:
     env = migrated(project, own_postgres.create_database())
     with project.serve(tmp_path, env) as service:
         until(service, 200)
@@ -88,9 +87,7 @@ def test_serve_starts_without_its_database_and_says_so_once(project: Project, tm
         assert "s3cret-marker" not in service.log + service.client.get("/readyz").text
 
 
-def test_an_older_schema_is_not_ready_and_a_newer_one_is(
-    project: Project, postgres: Postgres, tmp_path: Path
-) -> None:
+def test_an_older_schema_is_not_ready_and_a_newer_one_is(project: Project, postgres: Postgres, tmp_path: Path) -> None:
     """Code is rolled back, schemas are not: at least the head that the code needs."""
     newer = project.variant(tmp_path / "newer")
     first = (newer.root / "migrations/versions/0001_items.py").read_text()
@@ -121,7 +118,11 @@ HEALTH = "src/my_service/platform/health.py"
 @pytest.mark.parametrize(
     "edit",
     [
-        Edit(HEALTH, 'return {"status": "alive"}', "for part in (await parts.look()).values():\n            assert part['ready']\n        return {}"),
+        Edit(
+            HEALTH,
+            'return {"status": "alive"}',
+            "for part in (await parts.look()).values():\n            assert part['ready']\n        return {}",
+        ),
         Edit(HEALTH, "200 if ready and", "200 if True and"),
         Edit(DB, 'return response(503, "database-away"', 'return response(500, "database-away"'),
         Edit(DB, "if str(reason) != self.reason:", "if True:"),

@@ -62,9 +62,7 @@ def once(client: httpx.Client) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     name = f"once {key['Idempotency-Key']}"
     with ThreadPoolExecutor(16) as pool:
-        answers = list(
-            pool.map(lambda _: client.post(ITEMS, json={"name": name}, headers=key), range(count(32, 200)))
-        )
+        answers = list(pool.map(lambda _: client.post(ITEMS, json={"name": name}, headers=key), range(count(32, 200))))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.text for answer in answers}) == 1
     listed = client.get(ITEMS, params={"limit": 100}).json()["items"]

@@ -58,9 +58,13 @@ def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
     env = {"DATABASE_URL": postgres.create_database()}
     done = sick.cli("migrate", env=env)
     assert done.returncode == 1
-    assert done.stderr.startswith("migrate: 0002_broken.py failed, and nothing of it was kept: ProgrammingError: relation")
+    assert done.stderr.startswith(
+        "migrate: 0002_broken.py failed, and nothing of it was kept: ProgrammingError: relation"
+    )
     assert len(done.stderr.splitlines()) == 1
-    (sick.root / "migrations/versions/0002_broken.py").write_text(broken.replace("ALTER TABLE nowhere", "ALTER TABLE half"))
+    (sick.root / "migrations/versions/0002_broken.py").write_text(
+        broken.replace("ALTER TABLE nowhere", "ALTER TABLE half")
+    )
     assert sick.cli("migrate", env=env).returncode == 0  # `half` was not there
     (sick.root / "migrations/versions/0003_syntax.py").write_text("def upgrade(\n")
     done = sick.cli("migrate", env=env)
@@ -102,6 +106,7 @@ def test_sigterm_drains_then_exits(project: Project, tmp_path: Path) -> None:
     drains(project.variant(tmp_path / "slow", SLOW), tmp_path / "run")
 
 
+@pytest.mark.timing
 def test_a_second_signal_exits_at_once(project: Project, tmp_path: Path) -> None:
     with project.serve(tmp_path, {"SHUTDOWN_DRAIN_SECONDS": "60"}) as service:
         service.process.send(signal.SIGTERM)

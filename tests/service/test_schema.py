@@ -26,9 +26,7 @@ def attack(service: Service, folder: Path, examples: int) -> subprocess.Complete
         "--seed=1",
     ]
     hooks = {"SCHEMATHESIS_HOOKS": "tests.service.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=folder, env={**os.environ, **hooks}, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=folder, env={**os.environ, **hooks}, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -52,9 +50,7 @@ PROBLEMS = "src/my_service/platform/problems.py"
     ],
     ids=["a problem without its code", "an Allow without methods"],
 )
-def test_schemathesis_finds_a_planted_fault(
-    start: Start, tmp_path: Path, edit: Edit, finding: str
-) -> None:
+def test_schemathesis_finds_a_planted_fault(start: Start, tmp_path: Path, edit: Edit, finding: str) -> None:
     with start("postgresql", lambda project: project.variant(tmp_path / "sick", edit)) as service:
         done = attack(service, tmp_path, 15)
     assert done.returncode == 1
