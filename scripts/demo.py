@@ -117,7 +117,7 @@ def demo(host: str, port: int, once: bool) -> None:
         generate(folder)
         print(f"Generated {folder}", flush=True)
         with make("setup", folder) as setup:
-            if code := setup.wait():
+            if code := setup.wait(None):
                 raise DemoError(f"make setup ended with {code} in {folder}")
         with make("dev", folder, f"HOST={host}", f"PORT={port}") as service:
             service.wait_until(lambda: status(f"{address}/readyz") == 200, READY_SECONDS)
@@ -125,7 +125,7 @@ def demo(host: str, port: int, once: bool) -> None:
                 check(address)
             else:
                 invite(address, folder)
-                raise DemoError(f"make dev ended with {service.wait()}")
+                raise DemoError(f"make dev ended with {service.wait(None)}")
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--port", default=os.environ.get("PORT", "8000"), type=int)
     parser.add_argument("--once", action="store_true", help="check the main addresses and stop")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a background job inherits SIGINT as ignored
         signal.signal(number, interrupt)
     try:
         demo(options.host, options.port, options.once)

@@ -114,9 +114,12 @@ class Process:
                 raise self._error(f"{self.name} was not ready after {seconds:g} s")
             time.sleep(POLL_SECONDS)
 
-    def wait(self) -> int:
-        """Wait for the server to end by itself: its exit code."""
-        return self._child.wait()
+    def wait(self, seconds: float | None = 60.0) -> int:
+        """Wait for the server to end by itself (`None`: however long it takes): its exit code."""
+        try:
+            return self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self._error(f"{self.name} did not end within {seconds:g} s") from None
 
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 10.0) -> None:
         """Ask the server to end; what is left after its end or after `seconds` is killed."""

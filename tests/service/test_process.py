@@ -162,3 +162,10 @@ def test_serve_imports_no_tool_of_other_commands(project: Project) -> None:
     env = {"DATABASE_URL": "postgresql://app:x@127.0.0.1:1/x"}
     found = project.run(str(project.venv / "bin/python"), "-c", code, env=env).stdout.strip()
     assert found == "['psycopg', 'sqlalchemy']"
+
+
+def test_probes_may_ask_for_the_head_alone(project: Project, tmp_path: Path) -> None:
+    with project.serve(tmp_path, {"SHUTDOWN_DRAIN_SECONDS": "0"}) as service:
+        assert service.client.head("/livez").status_code == 200
+        assert service.client.head("/readyz").status_code == 503  # no schema yet
+        assert service.client.head("/version").status_code == 405

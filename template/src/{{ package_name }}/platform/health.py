@@ -61,11 +61,11 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     state = state_of(app)
     parts = Parts(state)
 
-    @app.get("/livez", include_in_schema=False)
+    @app.api_route("/livez", methods=["GET", "HEAD"], include_in_schema=False)
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", include_in_schema=False)
+    @app.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
     async def readyz(response: Response) -> dict[str, Any]:
         found = await parts.look()
         ready = all(answer["ready"] for answer in found.values())
