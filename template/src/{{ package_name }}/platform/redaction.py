@@ -19,7 +19,7 @@ _TEXT = re.compile(
     r"(?P<url>[a-z][a-z0-9+.-]{1,30}://[^\s:/@]{0,256}:)[^\s/@]{1,1024}@"
     r"|(?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
     r"|\beyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"
-    r"|(?P<pair>\b(?:password|passwd|secret|token|api[_-]?key)\b[\"']?\s{0,3}[=:]\s{0,3})[^\s,;&\"']{1,1024}"
+    r"|(?P<pair>\b(?:password|passwd|secret|token|api[_-]?key)\b[\"']?\s{0,3}[=:]\s{0,3}[\"']?)[^\s,;&\"']{1,1024}"
     r"|\bhvs\.[\w-]{10,}",
     re.I,
 )
