@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.projects import Edit, Project
 
 pytestmark = pytest.mark.servers
 SECRET = "s3cr3t-v4lue"
-PLANTED = [
+PLANTED: list[dict[str, Any]] = [
     {"password": SECRET},
     {"outer": [{"Authorization": SECRET}]},
     {"deep": {"er": {"api_key": SECRET}}},

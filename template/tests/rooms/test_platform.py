@@ -1,4 +1,4 @@
-"""Smoke tests of the platform as this service runs it."""
+"""Smoke tests of the rooms that every service has; a room that may go has a file of its own."""
 
 from fastapi.testclient import TestClient
 
@@ -32,8 +32,3 @@ def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
     headers = client.get("/nowhere").headers
     assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert headers["x-content-type-options"] == "nosniff"
-
-
-def test_the_api_describes_itself(client: TestClient) -> None:
-    assert client.get("/docs").status_code == 200
-    assert client.get("/openapi.json").json()["openapi"].startswith("3.")

@@ -1,0 +1,197 @@
+"""Every room that may go can go, by name or by deletion: the service works on, and no update undoes it."""
+
+import ast
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.projects import ROOT, Edit, Project, Service, render
+from tests.servers.process import ServerError
+from tests.update.versions import commit, make_service, release, update
+
+pytestmark = pytest.mark.servers
+PLATFORM = "src/my_service/platform"
+INIT = f"{PLATFORM}/__init__.py"
+MAIN = "src/my_service/main.py"
+
+
+def rooms() -> tuple[list[str], set[str]]:
+    """`ROOMS` and `REQUIRED` as the template says them: a later room is proven without a line here."""
+    code = ast.parse((ROOT / "template/src/{{ package_name }}/platform/__init__.py").read_text())
+    named = {
+        target.id: ast.literal_eval(line.value)
+        for line in code.body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name) and target.id in ("REQUIRED", "ROOMS")
+    }
+    return list(named["ROOMS"]), set(named["REQUIRED"])
+
+
+ROOMS, REQUIRED = rooms()
+REMOVABLE = [room for room in ROOMS if room not in REQUIRED]
+
+
+def leave_out(project: Project, folder: Path, room: str) -> Project:
+    """As a user does it: one word in `main.py`; and the room's own smoke tests go with it."""
+    made = project.variant(folder, Edit(MAIN, "without=set()", f'without={{"{room}"}}'))
+    (made.root / f"tests/rooms/test_{room}.py").unlink(missing_ok=True)
+    return made
+
+
+def users(root: Path, room: str) -> set[Path]:
+    """What has to go with a room's file: all that imports it, a feature as a whole, and the room's own smoke tests.
+
+    Only `db` has any: a feature that keeps its rows in `platform.db` has nothing to do without it.
+    """
+    found = {root / f"tests/rooms/test_{room}.py"}
+    features = root / "src/my_service/features"
+    for file in [*root.glob("src/**/*.py"), *root.glob("migrations/*.py"), *root.glob("tests/**/*.py")]:
+        if re.search(rf"^from \S*platform\.{room} import", file.read_text(), re.M):
+            found.add(file.parent if features in file.parents else file)
+    return found
+
+
+def delete(project: Project, folder: Path, room: str) -> Project:
+    made = project.variant(folder)
+    for path in users(made.root, room):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    (made.root / f"{PLATFORM}/{room}.py").unlink()
+    return made
+
+
+Removal = Callable[[Project, Path, str], Project]
+WAYS = pytest.mark.parametrize("remove", [leave_out, delete])
+
+
+def stands(service: Service, room: str, example: bool) -> None:
+    """What the service owes everybody, whatever room is gone."""
+    get = service.client.get
+    assert get("/livez").status_code == 200
+    ready = get("/readyz")
+    assert (ready.status_code, room in ready.json()["parts"]) == (200, False)
+    assert get("/docs").status_code == (404 if room == "api_docs" else 200)
+    unknown = get("/nowhere")
+    assert unknown.status_code == 404
+    assert unknown.headers["content-type"] == "application/problem+json"
+    if example:
+        items = get("/v1/items")
+        assert items.status_code == (503 if room == "db" else 200)
+        assert items.headers["content-type"] == f"application/{'problem+' * (room == 'db')}json"
+
+
+@pytest.fixture(scope="module")
+def database(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the schema, to be copied."""
+    file = tmp_path_factory.mktemp("database") / "service.db"
+    project.cli("migrate", env={"DATABASE_URL": f"sqlite:///{file}"}, check=True)
+    return file
+
+
+def works_without(project: Project, database: Path, folder: Path, remove: Removal, room: str) -> None:
+    made = remove(project, folder / "service", room)
+    shutil.copy(database, folder / "service.db")
+    with made.serve(folder / "run", {"DATABASE_URL": f"sqlite:///{folder}/service.db"}) as service:
+        stands(service, room, example=(made.root / "src/my_service/features/items").exists())
+    assert " passed" in made.run(str(made.venv / "bin/python"), "-m", "pytest", "-q", "tests/rooms").stdout
+
+
+@WAYS
+@pytest.mark.parametrize("room", REMOVABLE)
+def test_a_service_works_without_a_room(
+    project: Project, database: Path, tmp_path: Path, remove: Removal, room: str
+) -> None:
+    works_without(project, database, tmp_path, remove, room)
+
+
+def test_there_is_nothing_to_migrate_without_the_database_room(project: Project, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/service.db"}
+    assert "schema at" in leave_out(project, tmp_path / "unused", "db").cli("migrate", env=env).stdout
+    alone = project.variant(tmp_path / "alone")
+    (alone.root / f"{PLATFORM}/db.py").unlink()
+    for service in (alone, delete(project, tmp_path / "gone", "db")):
+        done = service.cli("migrate", env=env)
+        assert (done.returncode, done.stdout) == (0, "not applicable: this service has no database\n")
+
+
+def test_the_rooms_that_may_go_are_read_from_the_template() -> None:
+    assert {"api_docs", "db", "idempotency"} <= set(REMOVABLE)
+    assert set(ROOMS) > REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("remove", "edit", "shows"),
+    [
+        (
+            delete,
+            Edit(INIT, "from . import features\n", "from . import api_docs, features\n"),
+            "import name 'api_docs'",
+        ),
+        (leave_out, Edit(INIT, "if _name(room) not in without", ""), "assert 200 == "),
+    ],
+    ids=["a hard import", "without is ignored"],
+)
+def test_a_platform_that_needs_an_optional_room_fails_the_proof(
+    project: Project, database: Path, tmp_path: Path, remove: Removal, edit: Edit, shows: str
+) -> None:
+    sick = project.variant(tmp_path / "sick", edit)
+    with pytest.raises((AssertionError, ServerError), match=shows):
+        works_without(sick, database, tmp_path, remove, "api_docs")
+
+
+TRY = """
+import sys
+from my_service.platform import PlatformSettings, create_app
+for name in sys.argv[1:]:
+    try:
+        create_app(PlatformSettings(), without={name})
+        print("taken")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_name_that_cannot_be_left_out_is_refused_with_why(project: Project) -> None:
+    required = sorted(REQUIRED)
+    names = ["api_docs", "api_doc", "zzzz", *required]
+    said = project.run(str(project.venv / "bin/python"), "-c", TRY, *names).stdout.splitlines()
+    assert said == [
+        "taken",
+        "there is no room 'api_doc'; did you mean 'api_docs'?",
+        "there is no room 'zzzz'",
+        *(f"the room {room!r} cannot be left out" for room in required),
+    ]
+
+
+def brought_back(template: Path, folder: Path) -> list[str]:
+    """The deleted rooms that are there again after an update to a release in which each of them changed."""
+    service = make_service(template, folder)
+    files = [f"{PLATFORM}/{room}.py" for room in REMOVABLE]
+    for file in files:
+        (service / file).unlink()
+    commit(service)
+    update(service)
+    assert (service / f"{PLATFORM}/quota.py").is_file()  # the update did its work
+    return [file for file in files if (service / file).exists()]
+
+
+def test_an_update_does_not_bring_a_deleted_room_back(tmp_path: Path) -> None:
+    assert brought_back(release(tmp_path / "template"), tmp_path / "service") == []
+
+
+def test_a_room_that_must_exist_would_come_back(tmp_path: Path) -> None:
+    sabotage = Edit("copier.yml", "  - uv.toml\n", '  - uv.toml\n  - "src/*/platform/*.py"\n')
+    assert brought_back(release(tmp_path / "template", sabotage), tmp_path / "service") != []
+
+
+def test_a_service_without_any_room_that_may_go_starts(template: Path, project: Project, tmp_path: Path) -> None:
+    made = Project(render(template, tmp_path / "service", include_example=False))
+    made.venv = project.venv
+    for room in REMOVABLE:
+        (made.root / f"{PLATFORM}/{room}.py").unlink()
+    with made.serve(tmp_path / "run") as service:
+        assert service.client.get("/readyz").json() == {"status": "ready", "parts": {}}
+        assert service.client.get("/docs").status_code == 404
