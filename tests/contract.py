@@ -1,0 +1,71 @@
+"""The names that users and outside checks rely on (DESIGN, section 5): copied by hand, so a change is made twice."""
+
+CHOICES = {
+    "license": ("apache-2.0", "mit", "proprietary"),
+    "database": ("postgresql", "none"),
+    "include_example": (True, False),
+    "python_version": ("3.12", "3.13", "3.14"),
+}
+DEFAULTS = {
+    "project_name": "My Service",
+    "project_slug": "my-service",
+    "package_name": "my_service",
+    "description": "A FastAPI service that is ready for production",
+    "user_name": "My Service team",
+    "user_email": "",
+    "github_user": "your-org",
+    "license": "apache-2.0",
+    "database": "postgresql",
+    "include_example": True,
+    "python_version": "3.14",
+}
+CONTRACT = {
+    "question": """
+        project_name project_slug package_name description user_name user_email github_user license python_version
+        database cache secrets_manager error_monitoring http_instrumentation usage_tracking auth ci load_balancer
+        deploy_target rollout recovery_tier include_example
+    """,
+    "target": """
+        help setup dev test check fmt ready up image migrate revision backup restore drill load dast profile update
+        upgrade
+    """,
+    "command": "serve migrate ready backup audit",
+    "route": "/livez /readyz /version /docs /openapi.json /__dev__ /__probe__/error /v1/items /v1/items/{item_id}",
+    "variable": """
+        ENVIRONMENT HOST PORT LOG_LEVEL LOG_FORMAT DATABASE_URL DATABASE_MIGRATOR_URL DB_POOLER CACHE_URL TRUSTED_HOSTS
+        FORWARDED_ALLOW_IPS CORS_ORIGINS RATE_LIMIT EXPOSE_DOCS SECRETS_BACKEND SECRETS_DIR VAULT_ADDR VAULT_AUTH_METHOD
+        VAULT_ROLE VAULT_ROLE_ID VAULT_SECRET_ID_FILE VAULT_TOKEN VAULT_NAMESPACE VAULT_CACERT VAULT_KV_MOUNT
+        VAULT_SECRET_PATH AWS_SECRETS_NAME AWS_ENDPOINT_URL SENTRY_DSN OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER
+        METRICS_PORT USAGE_KEY USAGE_HOST OIDC_ISSUER OIDC_AUDIENCE BACKUP_URL BACKUP_AGE_RECIPIENT
+        BACKUP_AGE_IDENTITY_FILE SHUTDOWN_DRAIN_SECONDS GIT_COMMIT READY_PROBE_KEY
+    """,
+}
+# Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
+LATER = (
+    ("observability", "question", "error_monitoring http_instrumentation"),
+    ("observability", "route", "/__dev__"),
+    ("observability", "variable", "METRICS_PORT OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER SENTRY_DSN"),
+    ("readiness", "command", "ready"),
+    ("readiness", "route", "/__probe__/error"),
+    ("readiness", "target", "ready"),
+    ("readiness", "variable", "READY_PROBE_KEY"),
+    ("secrets", "question", "secrets_manager"),
+    ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME SECRETS_BACKEND SECRETS_DIR VAULT_ADDR"),
+    ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),
+    ("secrets", "variable", "VAULT_SECRET_ID_FILE VAULT_SECRET_PATH VAULT_TOKEN"),
+    ("caching", "question", "cache"),
+    ("caching", "target", "profile"),
+    ("caching", "variable", "CACHE_URL DB_POOLER"),
+    ("usage", "question", "usage_tracking"),
+    ("usage", "variable", "USAGE_HOST USAGE_KEY"),
+    ("backup and recovery", "command", "backup"),
+    ("backup and recovery", "question", "recovery_tier"),
+    ("backup and recovery", "target", "backup drill restore"),
+    ("backup and recovery", "variable", "BACKUP_AGE_IDENTITY_FILE BACKUP_AGE_RECIPIENT BACKUP_URL"),
+    ("hardening", "command", "audit"),
+    ("hardening", "question", "auth"),
+    ("hardening", "target", "dast"),
+    ("hardening", "variable", "CORS_ORIGINS OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
+    ("delivery", "question", "ci deploy_target load_balancer rollout"),
+    ("delivery", "target", "image load up"),
+)
