@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 
+from tests.servers.browser import open_browser
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 
@@ -12,7 +13,13 @@ def postgres() -> str:
         return f"{server.version}, {type(server).__name__}"
 
 
+def chromium() -> str:
+    with open_browser() as browser:
+        return browser.version
+
+
 SERVERS: dict[str, Callable[[], str]] = {
+    "Chromium": chromium,
     "PostgreSQL": postgres,
 }
 

@@ -3,8 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.servers.browser import open_browser
 from tests.servers.postgres import Postgres, open_postgres
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The worker's browser."""
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

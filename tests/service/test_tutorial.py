@@ -15,7 +15,7 @@ def printed() -> dict[str, str]:
     """The Python files that the tutorial prints, by path."""
     text = (ROOT / "docs" / "tutorial.md").read_text()
     blocks = re.findall(r"```python\n# src/orders/(\S+)\n(.*?)```", text, re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     return dict(blocks)
 
 
@@ -30,6 +30,8 @@ def test_the_feature_of_the_tutorial_is_served(project: Project, tmp_path: Path)
         assert service.client.get("/v1/greetings/ada").json() == {"greeting": "Hello, Ada."}
         nobody = service.client.get("/v1/greetings/bob")
         assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown-name")
+        greeted = own.cli("ready", "--area", "greetings", "--url", f"http://127.0.0.1:{service.port}", check=True)
+        assert "greetings.ada        she was greeted" in greeted.stdout
     ruff = [str(project.venv / "bin" / "ruff"), "check", "--no-cache", "src"]
     own.run(*ruff)
     show = "from my_service.settings import Settings; print(Settings().greeting_limit)"

@@ -15,6 +15,7 @@ EDITS = (
     Edit(f"{SRC}/features/items/routes.py", "= 20,", "= 50,"),
     Edit("migrations/versions/0001_items.py", "op.drop_table", "op.drop_table  # mine\n    "),
     Edit("README.md", "## Begin", "## How we begin"),
+    Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/orders"'),
     Edit("uv.toml", "2026-11-23", "2026-11-30"),
     Edit("tests/features/test_items.py", '"lamp"', '"torch"'),
     Edit("LICENSE", "Apache", "Our own"),

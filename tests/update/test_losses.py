@@ -28,7 +28,7 @@ ANSWERS = ".copier-answers.yml"
 MINE = Edit(f"{SRC}/platform/redaction.py", "\n\n\n", "\n\nMINE = 1\n\n\n")
 
 
-MUST_EXIST = ("README.md", f"{SRC}/main.py", f"{SRC}/settings.py", "uv.toml")
+MUST_EXIST = ("README.md", f"{SRC}/main.py", f"{SRC}/settings.py", "ready.toml", "uv.toml")
 DELETABLE = ("CHANGELOG.md", "LICENSE", "tests/rooms/test_platform.py")
 
 

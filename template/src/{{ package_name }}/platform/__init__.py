@@ -37,6 +37,8 @@ ROOMS = (
     "health",
     # /docs and /openapi.json
     "api_docs",
+    # one error on request, for `ready`
+    "probe",
     # connections and transactions
     "db",
     # a retried POST happens once

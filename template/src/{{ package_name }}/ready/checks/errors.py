@@ -1,0 +1,64 @@
+"""Error monitoring: an error is answered without an inside of the service, and with the ids that find it."""
+
+import importlib
+import secrets
+import time
+
+import httpx2
+
+from ..engine import Gap, Probe, check
+
+ROOM = f"{__name__.split('.')[0]}.platform.probe"
+SET = (
+    'type echo "READY_PROBE_KEY=$(openssl rand -hex 32)" >> .env and start the service again; '
+    "elsewhere give service and `ready` the same key"
+)
+
+
+@check("errors")
+async def problems(probe: Probe) -> str:
+    """An error is a problem document (RFC 9457) with the ids of its request."""
+    trace = secrets.token_hex(16)
+    answer = await probe.client.get(
+        f"/{probe.marker}", headers={"traceparent": f"00-{trace}-{secrets.token_hex(8)}-00"}
+    )
+    return _document(answer, 404, probe.marker, trace)
+
+
+@check("errors", effect="writes")
+async def raised(probe: Probe) -> str:
+    """An error that nobody expected is answered without an inside of the service."""
+    try:
+        room = importlib.import_module(ROOM)
+    except ModuleNotFoundError:
+        raise Gap("the room probe is gone, so no error can be asked for", "restore it, or waive this check") from None
+    key = room.Settings().ready_probe_key
+    if key is None:
+        raise Gap("READY_PROBE_KEY is not set, so no error can be asked for", SET)
+    signed = {room.HEADER: room.sign(key.get_secret_value(), probe.marker, time.time())}
+    answer = await probe.client.post(room.PATH, headers=signed)
+    if answer.status_code == 404:
+        raise Gap(f"{room.PATH} answered 404: the service has no READY_PROBE_KEY, another one, or another time", SET)
+    seen = _document(answer, 500, probe.marker, "")
+    inside = [word for word in ("Traceback", "ProbeError", ".py") if word in answer.text]
+    if inside:
+        raise Gap(f"the answer tells insiders' words: {', '.join(inside)}", "answer errors by platform/problems.py")
+    again = await probe.client.post(room.PATH, headers=signed)
+    if again.status_code != 404:
+        raise Gap(f"the same signature was taken twice ({again.status_code})", "let platform/probe.py be as it was")
+    return seen
+
+
+def _document(answer: httpx2.Response, status: int, request_id: str, trace_id: str) -> str:
+    step = "answer errors by platform/problems.py, behind the door"
+    if answer.status_code != status:
+        raise Gap(f"{answer.url.path} answered {answer.status_code}, not {status}", step)
+    kind = answer.headers.get("content-type", "nothing")
+    if not kind.startswith("application/problem+json"):
+        raise Gap(f"{status} came as {kind}, not as application/problem+json", step)
+    document = answer.json()
+    if (document.get("request_id"), answer.headers.get("x-request-id")) != (request_id, request_id):
+        raise Gap(f"{status} does not carry the X-Request-ID that was sent", step)
+    if not document.get("trace_id") or (trace_id and document["trace_id"] != trace_id):
+        raise Gap(f"{status} does not carry the trace id that was sent", step)
+    return f"{status} {document.get('code')} with request id {request_id} and trace id {document['trace_id']}"

@@ -1,0 +1,153 @@
+"""Scaling and load balancing: what a balancer relies on when it sends requests here, and when it stops."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import IO
+
+import httpx2
+
+from ...platform.redaction import redact
+from ..engine import Gap, Probe, check
+
+PACKAGE = __name__.split(".")[0]
+DRAIN = 2.0  # seconds that the drill gives its instance
+START = 30.0  # seconds for the instance to be ready
+LEAVE = 15.0  # seconds to be gone after the drain
+
+
+@check("scaling")
+async def alive(probe: Probe) -> str:
+    """The process says that it lives, whatever name it is called by."""
+    began = time.perf_counter()
+    answer = await probe.client.get("/livez", headers={"Host": "10.0.0.1"})
+    took = time.perf_counter() - began
+    if answer.status_code != 200:
+        raise Gap(f"/livez answered {answer.status_code} to an address as Host", "let /livez answer any Host")
+    if took > probe.config.thresholds.answer_seconds:
+        raise Gap(f"/livez took {took:.2f} s", "find what blocks the event loop; `make dev` shows slow requests")
+    return f"/livez answered 200 in {took * 1000:.0f} ms"
+
+
+@check("scaling")
+async def ready(probe: Probe) -> str:
+    """Every part that the service needs answers."""
+    answer = await probe.client.get("/readyz")
+    parts = answer.json().get("parts", {})
+    seen = "; ".join(f"{name}: {part['evidence']}" for name, part in parts.items()) or "it needs no part"
+    if answer.status_code != 200:
+        raise Gap(f"/readyz answered {answer.status_code} ({seen})", "mend the part that /readyz names")
+    return f"/readyz answered 200 ({seen})"
+
+
+@check("scaling")
+async def serves(probe: Probe) -> str:
+    """A route that does real work answers in time."""
+    path = probe.config.probe.read
+    if not path:
+        raise Gap("no route is named", 'add a line to ready.toml, below [probe]: read = "/v1/…"')
+    began = time.perf_counter()
+    answer = await probe.client.get(path)
+    took = time.perf_counter() - began
+    if not answer.is_success:
+        raise Gap(f"{path} answered {answer.status_code}", "look for the marker in the log, it is the request id")
+    if took > probe.config.thresholds.answer_seconds:
+        raise Gap(f"{path} took {took:.2f} s", "find out why, or raise answer_seconds in ready.toml")
+    return f"{path} answered {answer.status_code} in {took * 1000:.0f} ms"
+
+
+@check("scaling", effect="drill", seconds=START + DRAIN + LEAVE)
+async def drain(probe: Probe) -> str:
+    """An instance that is told to go fails its readiness, serves on, finishes what is in flight and exits with 0."""
+    path, write = probe.config.probe.read or "/livez", probe.config.probe.write
+    with tempfile.TemporaryFile() as log:
+        async with _instance(log) as (process, client):
+            await _until_ready(process, client, log)
+            upload = await _upload(client, write.path if write else "/")
+            told = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            statuses, readiness = [], 0
+            while time.monotonic() < told + DRAIN * 0.8:
+                statuses.append(await _status(client, path))
+                readiness = await _status(client, "/readyz")
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(told + DRAIN + 0.5 - time.monotonic())
+            answered = await _finish(*upload)
+            code = await asyncio.wait_for(process.wait(), LEAVE)
+            took = time.monotonic() - told
+    lost = sum(status == 0 or status >= 500 for status in statuses)
+    step = "see how platform/server.py drains, and SHUTDOWN_DRAIN_SECONDS"
+    if readiness != 503:
+        raise Gap(f"/readyz answered {readiness or 'nothing'} after SIGTERM instead of 503", step)
+    if lost:
+        raise Gap(f"{lost} of {len(statuses)} requests were lost in the drain", step)
+    if answered == 0 or answered >= 500:
+        raise Gap(f"the request in flight got {answered or 'no answer'}", step)
+    if code:
+        raise Gap(f"the instance exited with {code}", step)
+    served = f"{len(statuses)} requests and one in flight were served"
+    return f"after SIGTERM /readyz said 503, {served}, exit 0 in {took:.1f} s"
+
+
+@asynccontextmanager
+async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.AsyncClient]]:
+    """A second instance by the service's own command, on a port of its own; gone at the end."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    own = {"HOST": "127.0.0.1", "PORT": port, "SHUTDOWN_DRAIN_SECONDS": str(DRAIN)}
+    command = [sys.executable, "-c", f"from {PACKAGE}.cli import app; app()", "serve"]
+    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **own}, stdout=log, stderr=log)
+    # each request comes on a connection of its own, as from a balancer's other clients
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=5) as client:
+            yield process, client
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _until_ready(process: Process, client: httpx2.AsyncClient, log: IO[bytes]) -> None:
+    deadline = time.monotonic() + START
+    while await _status(client, "/readyz") != 200:
+        if process.returncode is not None or time.monotonic() > deadline:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise RuntimeError(f"a second instance did not become ready: {redact(said[-1])}")
+        await asyncio.sleep(0.1)
+
+
+async def _status(client: httpx2.AsyncClient, path: str) -> int:
+    try:
+        return (await client.get(path)).status_code
+    except httpx2.TransportError:
+        return 0
+
+
+async def _upload(client: httpx2.AsyncClient, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin a request and leave it unfinished; its body is no JSON, so nothing is stored."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n["
+    writer.write(head.encode())
+    await writer.drain()
+    return reader, writer
+
+
+async def _finish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """Send the rest, and give the status of the answer; 0 if none came."""
+    try:
+        writer.write(b"[")
+        line = await asyncio.wait_for(reader.readline(), LEAVE)
+        return int(line.split()[1]) if line.startswith(b"HTTP/1.1 ") else 0
+    except OSError:
+        return 0
+    finally:
+        writer.close()

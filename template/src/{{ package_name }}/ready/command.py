@@ -1,0 +1,110 @@
+"""The command `ready`: one run, from the options to the exit code."""
+
+import asyncio
+import secrets
+import sys
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+
+from . import config, engine, links, page, render, report
+from .config import Refused
+from .engine import Probe, Profile
+from .report import AREAS, Outcome, Report
+
+EXIT_UNKNOWN = 2
+RUNS = Path(".ready")
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+def run(
+    url: str,
+    profile: Profile | None,
+    areas: list[str],
+    *,
+    drill: bool,
+    yes: bool,
+    as_json: bool,
+    junit: Path | None,
+    html: Path | None,
+) -> int:
+    """Look, show what was seen, and keep it.
+
+    Returns:
+        0 all proven, 1 a gap, 2 something could not be looked at.
+    """
+    try:
+        host = urlsplit(url).hostname
+        found = Report({}, url, profile or ("local" if host in LOOPBACK else "production"), "", "")
+        asyncio.run(_look(found, areas, drill=drill, yes=yes, quiet=as_json))
+        if as_json:
+            print(found.as_json())
+        else:
+            render.show(found)
+        for file, text in ((junit, render.junit), (html, page.html)):
+            if file:
+                file.write_text(text(found), encoding="utf-8")
+        return found.exit_code
+    except (Refused, OSError) as error:
+        for line in str(error).splitlines():
+            print(f"ready: {line}", file=sys.stderr)
+        return EXIT_UNKNOWN
+
+
+async def _look(found: Report, areas: list[str], *, drill: bool, yes: bool, quiet: bool) -> None:
+    settings = config.load(Path("ready.toml"))
+    checks = list(engine.find())
+    _known([each.check for each in settings.waivers], [each.name for each in checks], "check")
+    _known(areas, [each.area for each in checks], "area")
+    chosen = [each for each in checks if not areas or each.area in areas]
+    began = time.monotonic()
+    found.began = datetime.now(UTC).isoformat(timespec="milliseconds")
+    found.marker = f"ready-{secrets.token_hex(8)}"
+    client = httpx2.AsyncClient(base_url=found.url, headers={"X-Request-ID": found.marker}, timeout=10)
+    async with client:
+        found.service = await _about(client, found.url)
+        profile: Profile = "production" if found.profile == "production" else "local"
+        probe = Probe(client, found.marker, profile, settings, found.service)
+        with nullcontext(_ignore) if quiet else render.progress(len(chosen)) as done:
+            found.outcomes = await engine.run(chosen, probe, drill=drill, yes=yes, done=done)
+    missing = engine.without_checks(settings, checks)
+    found.outcomes += [each for each in missing if not areas or each.area in areas]
+    where = links.explained(Path(".copier-answers.yml"))
+    for each in found.outcomes:
+        each.link = where(each)
+    found.seconds = round(time.monotonic() - began, 3)
+    report.compare(found, RUNS)
+    try:
+        report.keep(found, RUNS)
+    except OSError as error:
+        print(f"ready: this run is not kept: {error}", file=sys.stderr)
+
+
+def _ignore(outcome: Outcome) -> None:
+    """Say nothing while the run goes on."""
+
+
+def _known(names: list[str], known: list[str], kind: str) -> None:
+    known = sorted({*known, *AREAS})
+    for name in names:
+        if name not in known:
+            raise Refused(f"there is no {kind} {name!r}{config.nearest(name, known)}")
+
+
+async def _about(client: httpx2.AsyncClient, url: str) -> dict[str, str]:
+    try:
+        answer = await client.get("/version")
+        about = answer.json() if answer.status_code == 200 else {}
+        if not {"name", "version", "commit", "environment"} <= about.keys():
+            raise Refused(f"{url}/version is not this service's: it answered {answer.status_code}")
+        return {str(key): str(value) for key, value in about.items()}
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
+        raise Refused(f"{url} is not an address; type one like http://127.0.0.1:8000") from None
+    except httpx2.TransportError as error:
+        raise Refused(f"nothing answers at {url} ({error}); start it by `make dev`, or name it by --url") from None
+    except (AttributeError, ValueError):
+        raise Refused(f"{url}/version is not this service's: it answered no JSON object") from None

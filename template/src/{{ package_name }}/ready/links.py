@@ -1,0 +1,37 @@
+"""Where a check is explained: in the docs of the template that this service was made from, forks included."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .report import AREAS, Outcome
+
+_KEY = re.compile(r"^(_src_path|_commit): *(['\"]?)(.+?)\2 *$", re.M)
+_SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
+# user@host:path of scp, or an address; a name and token in front of the host must not come out again
+_REMOTE = re.compile(r"(?:(?:git\+)?(?:https?|ssh|git)://(?:[^/@]*@)?|[\w.-]+@)([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?")
+_DESCRIBED = re.compile(r".*-\d+-g([0-9a-f]{7,40})")  # git describe, past a tag
+
+
+def explained(answers: Path) -> Callable[[Outcome], str]:
+    """Give the function that knows the page for the next step of a check; yours have none.
+
+    Args:
+        answers: `.copier-answers.yml`; without it there are no links.
+    """
+    text = answers.read_text() if answers.is_file() else ""
+    known = {key: value for key, _, value in _KEY.findall(text)}
+    source = known.get("_src_path", "")
+    for short, long in _SHORT.items():
+        source = source.replace(short, long, 1) if source.startswith(short) else source
+    if remote := _REMOTE.fullmatch(source):
+        host, path = remote.groups()
+        described = _DESCRIBED.fullmatch(commit := known.get("_commit", "HEAD"))
+        blob = "-/blob" if "gitlab" in host else "blob"
+        source = f"https://{host}/{path}/{blob}/{described[1] if described else commit}"
+
+    def page(outcome: Outcome) -> str:
+        ours = source and outcome.step and outcome.area in AREAS and outcome.name
+        return f"{source}/docs/how-to/{outcome.area}.md#{outcome.name}" if ours else ""
+
+    return page

@@ -1,0 +1,106 @@
+"""A report for terminals, for logs and for programs that read JUnit."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from xml.etree import ElementTree
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from .report import Outcome, Report, Status
+
+STYLE = {
+    Status.PROVEN: "green",
+    Status.GAP: "bold red",
+    Status.UNKNOWN: "bold magenta",
+    Status.WAIVED: "yellow",
+    Status.NOT_APPLICABLE: "dim",
+    Status.NOT_RUN: "dim",
+}
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[Outcome], None]]:
+    """Say what is done while the run goes on: a bar on a terminal, a line each elsewhere."""
+    if not sys.stdout.isatty():
+        yield lambda outcome: print(_line(outcome), flush=True)
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), transient=True
+    ) as bar:
+        task = bar.add_task("looking", total=total)
+        yield lambda outcome: bar.update(task, advance=1, description=outcome.title)
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.status:14} {outcome.check:20} {_seen(outcome)}"
+
+
+def _seen(outcome: Outcome) -> str:
+    return f"{outcome.seen} ({outcome.took})" if outcome.seconds else outcome.seen
+
+
+def _next(outcome: Outcome) -> str:
+    return f"{outcome.step} ({outcome.link})" if outcome.link else outcome.step
+
+
+def _last_lines(report: Report) -> Iterator[str]:
+    """What to do next, what changed, and how it ended."""
+    steps: dict[str, list[str]] = {}
+    for _, _, outcomes in report.areas():
+        for each in outcomes:
+            if each.status in (Status.GAP, Status.UNKNOWN):
+                steps.setdefault(_next(each), []).append(each.check)
+    for step, checks in steps.items():
+        yield f"next for {', '.join(checks)}: {step}"
+    changed = [f"{each.check} was {each.before}, is {each.status}" for each in report.outcomes if each.before]
+    if report.compared_with:
+        yield f"since {report.compared_with[:19]}: {'; '.join(changed) or 'no change'}"
+    yield f"{report.summary()}; {report.seconds:.1f} s, marker {report.marker}"
+
+
+def show(report: Report) -> None:
+    """Print the areas, with what was seen in each on a terminal (elsewhere that stands above), and the last lines."""
+    title = f"{report.service.get('name')} {report.service.get('version')} at {report.url}, judged as {report.profile}"
+    if sys.stdout.isatty():
+        Console(highlight=False).print(_table(report, title))
+    else:
+        print(f"\n{title}\n")
+        for name, worst, _ in report.areas():
+            print(f"{worst:14} {name}")
+        print()
+    for line in _last_lines(report):
+        print(line)
+
+
+def _table(report: Report, title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("Area", "State", "Check", "What was seen"):
+        table.add_column(heading, overflow="fold")
+    for name, worst, outcomes in report.areas():
+        for number, each in enumerate(outcomes):
+            state = f"[{STYLE[each.status]}]{each.status}[/]"
+            table.add_row("" if number else f"[{STYLE[worst]}]{name}[/]", state, each.name, escape(_seen(each)))
+        table.add_section()
+    return table
+
+
+def junit(report: Report) -> str:
+    """The report as JUnit's XML: a gap is a failure, what could not be looked at an error, the rest skipped."""
+    tags = {Status.GAP: "failure", Status.UNKNOWN: "error", Status.PROVEN: "system-out"}
+    root = ElementTree.Element("testsuites", name="ready")
+    for name, _, outcomes in report.areas():
+        found = [tags.get(each.status, "skipped") for each in outcomes]
+        counts = {f"{tag}s": str(found.count(tag)) for tag in ("failure", "error")}
+        counts |= {"skipped": str(found.count("skipped")), "tests": str(len(found))}
+        suite = ElementTree.SubElement(root, "testsuite", counts, name=name)
+        for tag, each in zip(found, outcomes, strict=True):
+            about = {"classname": each.area, "name": each.check, "time": f"{each.seconds:.3f}"}
+            text = f"{each.title} {each.seen}" + (f". Next: {_next(each)}" if each.step else "")
+            case = ElementTree.SubElement(suite, "testcase", about)
+            ElementTree.SubElement(case, tag, {} if tag == "system-out" else {"message": text}).text = text
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)

@@ -1,0 +1,130 @@
+"""What a run found: the areas, the outcomes, the exit code, and how it differs from the run before."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+# The areas of a service in production, in the order in which they are shown.
+AREAS = {
+    "observability": "Observability",
+    "errors": "Error monitoring",
+    "backups": "Database backups",
+    "usage": "Usage tracking",
+    "secrets": "Secrets",
+    "caching": "Performance and caching",
+    "security": "Security",
+    "delivery": "CI/CD",
+    "releases": "Blue-green and canary releases",
+    "scaling": "Scaling and load balancing",
+    "recovery": "Disaster recovery",
+}
+KEPT = 20  # runs
+
+
+class Status(StrEnum):
+    """What became of a check, the worst first."""
+
+    UNKNOWN = "unknown"
+    GAP = "gap"
+    WAIVED = "waived"
+    PROVEN = "proven"
+    NOT_APPLICABLE = "not applicable"
+    NOT_RUN = "not run"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One check: what was seen, after how many seconds, and where it fails the next step."""
+
+    area: str
+    check: str
+    title: str
+    status: Status
+    seen: str
+    step: str = ""
+    link: str = ""
+    seconds: float = 0.0
+    before: str = ""  # its status in the last run, where that was another
+
+    @property
+    def name(self) -> str:
+        """The check's own name; empty where it stands for the whole area."""
+        return self.check.removeprefix(self.area).removeprefix(".")
+
+    @property
+    def took(self) -> str:
+        """The time in a unit that fits."""
+        return f"{self.seconds:.1f} s" if self.seconds >= 1 else f"{self.seconds * 1000:.0f} ms"
+
+
+@dataclass(slots=True)
+class Report:
+    """One run."""
+
+    service: dict[str, str]
+    url: str
+    profile: str
+    marker: str
+    began: str
+    seconds: float = 0.0
+    compared_with: str = ""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def areas(self) -> Iterator[tuple[str, Status, list[Outcome]]]:
+        """Title, worst status and outcomes of each area."""
+        names = [*AREAS, *sorted({each.area for each in self.outcomes} - AREAS.keys())]
+        for name in names:
+            if found := sorted((each for each in self.outcomes if each.area == name), key=lambda each: each.check):
+                worst = min((each.status for each in found), key=list(Status).index)
+                yield AREAS.get(name, name), worst, found
+
+    @property
+    def exit_code(self) -> int:
+        """0 all proven, 1 a gap, 2 something could not be looked at."""
+        found = {each.status for each in self.outcomes}
+        return 2 if Status.UNKNOWN in found or not found else int(Status.GAP in found)
+
+    def summary(self) -> str:
+        """How many areas are proven, and of which kind the others are."""
+        found = [status for _, status, _ in self.areas()]
+        kinds = {kind: "with gaps" if kind is Status.GAP else str(kind) for kind in Status if kind in found}
+        kinds.pop(Status.PROVEN, None)
+        others = (f"{found.count(kind)} {text}" for kind, text in kinds.items())
+        return ", ".join([f"{found.count(Status.PROVEN)} of {len(found)} areas proven", *others])
+
+    def as_json(self) -> str:
+        """The whole report, for programs and for the next run."""
+        return json.dumps({**asdict(self), "exit_code": self.exit_code}, indent=2)
+
+
+def compare(report: Report, folder: Path) -> None:
+    """Note what changed since the last runs against the same address and by the same measure."""
+    before: dict[str, str] = {}
+    for file in sorted(folder.glob("*.json"), reverse=True):
+        try:
+            run: dict[str, Any] = json.loads(file.read_text())
+            statuses = {each["check"]: each["status"] for each in run["outcomes"] if each["status"] != Status.NOT_RUN}
+            if (run["url"], run["profile"]) != (report.url, report.profile):
+                continue
+            report.compared_with = report.compared_with or run["began"]
+        except (KeyError, TypeError, ValueError):
+            continue  # not one of ours
+        before = statuses | before  # a run of one area says nothing of the others: the run before it does
+    for each in report.outcomes:
+        was = before.get(each.check, each.status)
+        each.before = was if each.status not in (was, Status.NOT_RUN) else ""
+
+
+def keep(report: Report, folder: Path) -> None:
+    """Write the report beside those of the runs before, and remove the oldest.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / f"{report.began.replace(':', '')}.json").write_text(report.as_json())
+    for old in sorted(folder.glob("*.json"))[:-KEPT]:
+        old.unlink()

@@ -1,0 +1,252 @@
+"""What a run leaves for people and programs: lines, JSON, JUnit, a page for both themes, the runs before."""
+
+import json
+import os
+import pty
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from tests.projects import ROOT, Edit, Service
+from tests.readiness.conftest import KEY, Prober
+from tests.test_weight import code_lines
+
+SOURCE = ROOT / "template/src/{{ package_name }}/ready"
+PARTS = ("engine.py", "page.html", "page.py", "render.py", "report.py")
+servers = pytest.mark.servers
+
+
+def test_engine_and_renderers_stay_small() -> None:
+    lines = {name: code_lines(SOURCE / name) for name in PARTS}
+    assert min(lines.values()) > 10
+    assert sum(lines.values()) <= 400
+
+
+@servers
+def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, service: Service) -> None:
+    done = prober.command("--url", f"http://127.0.0.1:{service.port}")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert re.search(
+        r"^proven +backups\.rows +a row marked ready-\w{16} was written, read and removed \(", done.stdout, re.M
+    )
+    assert "gap            Usage tracking" in lines
+    assert next(line for line in lines if line.startswith("next for ")).startswith("next for observability, usage, ")
+    assert re.fullmatch(r"\d of 11 areas proven, \d with gaps; \d\.\d s, marker ready-\w{16}", lines[-1])
+    assert "\x1b" not in done.stdout
+
+
+@servers
+def test_on_a_terminal_there_is_a_table_of_eleven_areas(prober: Prober, service: Service, tmp_path: Path) -> None:
+    command = list(prober.project.command("ready", "--url", f"http://127.0.0.1:{service.port}"))
+    env = prober.project.env({**KEY, "COLUMNS": "120", "TERM": "xterm"})
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(prober.project.root)
+        os.execvpe(command[0], command, env)  # noqa: S606
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65_536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+    _, status = os.waitpid(child, 0)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert os.waitstatus_to_exitcode(status) == 1
+    for area in ("Observability", "Error monitoring", "Blue-green and canary releases", "Disaster recovery"):
+        assert re.search(rf"^ *{area} +(gap|proven)", text, re.M), text
+    assert "Traceback" not in text
+
+
+@servers
+def test_the_runs_are_kept_and_compared(prober: Prober, service: Service) -> None:
+    """Also when a run looks at one area only; a drill that was not asked for is no change."""
+    first = prober.look(service)
+    assert first.report["compared_with"] == ""
+    prober.look(service, "--area", "security")
+    Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/nothing"').apply(prober.project.root)
+    worse = prober.look(service, "--drill")
+    assert worse.outcome("scaling.serves")["before"] == "proven"
+    assert [each["check"] for each in worse.report["outcomes"] if each["before"]] == ["scaling.serves"]
+    done = prober.command("--url", f"http://127.0.0.1:{service.port}")
+    assert f"since {worse.report['began'][:19]}: no change" in done.stdout
+    files = sorted((prober.project.root / ".ready").glob("*.json"))
+    assert len(files) == 4
+    assert json.loads(files[0].read_text()) == first.report
+    assert first.report["exit_code"] == first.code == 1
+
+
+@servers
+def test_old_and_foreign_files_do_no_harm(prober: Prober, service: Service) -> None:
+    folder = prober.project.root / ".ready"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"2020-01-{number + 1:02}.json").write_text("{" if number % 2 else '{"outcomes": 1}')
+    assert prober.look(service, "--area", "security").code == 0
+    assert len(list(folder.glob("*.json"))) == 20
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    found = prober.look(service, "--area", "security")
+    assert found.code == 0
+    assert found.stderr.startswith("ready: this run is not kept: ")
+
+
+@servers
+def test_junit_counts_gaps_as_failures_and_failed_looks_as_errors(
+    prober: Prober, service: Service, tmp_path: Path
+) -> None:
+    Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/nothing"').apply(prober.project.root)
+    broken = prober.project.root / "src/my_service/ready/checks/local_odd.py"
+    broken.write_text(
+        '"""Ours."""\n\nfrom ..engine import Probe, check\n\n\n@check("billing")\n'
+        'async def odd(probe: Probe) -> str:\n    """Odd <texts> & "quotes" are right."""\n    return str(1 / 0)\n'
+    )
+    found = prober.look(service, "--junit", str(tmp_path / "junit.xml"))
+    root = ElementTree.fromstring((tmp_path / "junit.xml").read_text())  # noqa: S314
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    assert cases.keys() == found.statuses.keys()
+    tags = {name: case[0].tag for name, case in cases.items()}
+    expected = {"gap": "failure", "unknown": "error", "proven": "system-out"}
+    assert tags == {name: expected.get(status, "skipped") for name, status in found.statuses.items()}
+    for suite in root.iter("testsuite"):
+        inside = [case[0].tag for case in suite]
+        counts = {name: int(suite.get(name, "-1")) for name in ("tests", "failures", "errors", "skipped")}
+        assert counts == {
+            "tests": len(inside),
+            "failures": inside.count("failure"),
+            "errors": inside.count("error"),
+            "skipped": inside.count("skipped"),
+        }
+    assert "look for the marker" in (cases["scaling.serves"][0].get("message") or "")
+
+
+# --- the link to the docs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "commit", "link"),
+    [
+        ("gh:acme/roadworthy", "v1.2.0", "https://github.com/acme/roadworthy/blob/v1.2.0/"),
+        (
+            "https://github.com/acme/roadworthy.git",
+            "v1.2.0-3-gabcdef1",
+            "https://github.com/acme/roadworthy/blob/abcdef1/",
+        ),
+        ("git+https://github.com/acme/roadworthy", "v1", "https://github.com/acme/roadworthy/blob/v1/"),
+        ("git@github.com:acme/road.worthy.git", "v1", "https://github.com/acme/road.worthy/blob/v1/"),
+        ("ssh://git@git.acme.com:2222/team/fork.git", "v1", "https://git.acme.com/team/fork/blob/v1/"),
+        ("https://ada:s3cr3t@gitlab.com/a/b/c.git", "v1", "https://gitlab.com/a/b/c/-/blob/v1/"),
+        ("gl:team/fork", "'1.0'", "https://gitlab.com/team/fork/-/blob/1.0/"),
+        ("'/srv/templates/roadworthy'", "v1", "/srv/templates/roadworthy/"),
+    ],
+)
+def test_the_next_step_links_to_the_docs_of_the_template_in_use(
+    prober: Prober, source: str, commit: str, link: str
+) -> None:
+    (prober.project.root / ".copier-answers.yml").write_text(f"_commit: {commit}\n_src_path: {source}\nlicense: mit\n")
+    code = """
+from pathlib import Path
+from my_service.ready.links import explained
+from my_service.ready.report import Outcome, Status
+page = explained(Path(".copier-answers.yml"))
+print(page(Outcome("errors", "errors.raised", "", Status.GAP, "", "do it")))
+print(page(Outcome("billing", "billing.mine", "", Status.GAP, "", "do it")), end="")
+"""
+    done = prober.project.run(str(prober.project.venv / "bin/python"), "-c", code)
+    assert done.stdout == f"{link}docs/how-to/errors.md#raised\n"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------
+
+PAGE = "src/my_service/ready/page.html"
+
+
+def rendered(prober: Prober, service: Service, file: Path) -> Path:
+    (prober.project.root / ".copier-answers.yml").write_text("_commit: v1.0.0\n_src_path: gh:acme/roadworthy\n")
+    prober.look(service, "--html", str(file), READY_PROBE_KEY="")
+    return file
+
+
+def faults(browser: Browser, file: Path, theme: str) -> list[str]:
+    """What axe and the browser object to."""
+    page = browser.new_page(color_scheme=theme, viewport={"width": 1100, "height": 900})  # type: ignore[arg-type]
+    asked: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(file.as_uri())
+    violations = [f"axe: {each['id']}" for each in Axe().run(page).response["violations"]]
+    wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    ink, ground = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+    page.close()
+    dark = sum(map(int, re.findall(r"\d+", ground)[:3])) < sum(map(int, re.findall(r"\d+", ink)[:3]))
+    foreign = [url for url in asked if url != file.as_uri()]
+    return [
+        *violations,
+        *(["wider than the window"] if wide else []),
+        *([f"not {theme}"] if dark != (theme == "dark") else []),
+        *(f"asks for {url}" for url in foreign),
+        *said,
+    ]
+
+
+@servers
+def test_the_page_is_right_in_both_themes_and_on_paper(
+    browser: Browser, prober: Prober, service: Service, tmp_path: Path
+) -> None:
+    file = rendered(prober, service, tmp_path / "report.html")
+    assert faults(browser, file, "light") == faults(browser, file, "dark") == []
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(file.as_uri())
+    assert page.locator("h1").inner_text() == "my-service 0.1.0"
+    assert page.locator(".verdict").inner_text() == "Not ready: there are gaps."
+    assert page.locator("ul.tiles > li").count() == page.locator("section").count() == 11
+    link = page.get_by_role("link", name="How to: errors.raised")
+    assert link.get_attribute("href") == "https://github.com/acme/roadworthy/blob/v1.0.0/docs/how-to/errors.md#raised"
+    assert len(page.pdf(format="A4")) > 10_000
+    page.close()
+
+
+@servers
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (Edit(PAGE, "--soft: #555d66", "--soft: #c9ced4"), "axe: color-contrast"),
+        (Edit(PAGE, '<html lang="en">', "<html>"), "axe: html-has-lang"),
+        (Edit(PAGE, "prefers-color-scheme: dark", "prefers-color-scheme: none"), "not dark"),
+        (
+            Edit(PAGE, "<header>", '<header><img alt="" src="http://127.0.0.1:9/logo.png">'),
+            "asks for http://127.0.0.1:9/logo.png",
+        ),
+    ],
+    ids=["contrast", "language", "theme", "foreign"],
+)
+def test_a_sabotaged_page_is_noticed(
+    browser: Browser, prober: Prober, service: Service, tmp_path: Path, edit: Edit, fault: str
+) -> None:
+    edit.apply(prober.project.root)
+    file = rendered(prober, service, tmp_path / "report.html")
+    assert fault in [*faults(browser, file, "light"), *faults(browser, file, "dark")]
+
+
+@servers
+def test_no_text_of_the_service_becomes_markup(
+    browser: Browser, prober: Prober, service: Service, tmp_path: Path
+) -> None:
+    hostile = "<script>document.title = 'taken'</script><b>$marker</b>"
+    file = prober.project.root / "src/my_service/ready/checks/local_odd.py"
+    file.write_text(
+        '"""Ours."""\n\nfrom ..engine import Probe, check\n\n\n@check("a<b>")\n'
+        f'async def odd(probe: Probe) -> str:\n    """Odd <i>text</i>."""\n    return {hostile!r}\n'
+    )
+    page = browser.new_page()
+    page.goto(rendered(prober, service, tmp_path / "report.html").as_uri())
+    assert page.title() == "my-service: readiness"
+    assert hostile in page.locator("section").last.inner_text()
+    assert page.locator("section b, section i").count() == 0
+    page.close()
