@@ -102,7 +102,7 @@ The service answers at {address}. Now try:
 
   open {address}/docs
   curl -X POST {address}/v1/items -H 'Content-Type: application/json' -d '{{"name": "first"}}'
-  curl {address}/readyz
+  make -C {folder} ready PORT={address.rpartition(":")[2]}
 
 It lives in {folder} (which {fate}). Ctrl-C stops it.
 """,

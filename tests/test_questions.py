@@ -97,9 +97,11 @@ def missing_names(known: set[str], template: Path) -> set[str]:
     """Names that a package must not take and that `known` lets through."""
     python = {name for name in sys.stdlib_module_names if not name.startswith("_")}
     emitted = tomllib.loads((template / "pyproject.toml").read_text())
-    wanted = [*emitted["project"]["dependencies"], *emitted["dependency-groups"]["dev"]]
-    dependencies = {re.split(r"[^A-Za-z0-9._-]", item)[0].replace("-", "_") for item in wanted}
-    return (python | set(keyword.kwlist) | dependencies) - known
+    optional = [item for extra in emitted["project"]["optional-dependencies"].values() for item in extra]
+    wanted = [*emitted["project"]["dependencies"], *emitted["dependency-groups"]["dev"], *optional]
+    own = emitted["project"]["name"]  # the group dev asks for its extras
+    dependencies = {re.split(r"[^A-Za-z0-9._-]", item)[0] for item in wanted} - {own}
+    return (python | set(keyword.kwlist) | {name.replace("-", "_") for name in dependencies}) - known
 
 
 def test_names_of_python_and_of_dependencies_are_reserved(template: Path, tmp_path: Path) -> None:
