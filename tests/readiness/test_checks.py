@@ -139,7 +139,7 @@ SABOTAGES: dict[str, list[Sabotage]] = {
                 Edit(
                     ROUTES,
                     "    return await service.page(",
-                    "    await asyncio.sleep(1.1)\n    return await service.page(",
+                    "    await asyncio.sleep(6)\n    return await service.page(",
                 ),
                 Edit(ROUTES, "from typing", "import asyncio\nfrom typing"),
             ),
