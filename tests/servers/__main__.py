@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
+from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 
@@ -12,7 +14,13 @@ def postgres() -> str:
         return f"{server.version}, {type(server).__name__}"
 
 
+def otlp() -> str:
+    with open_collector() as collector:
+        return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
+
+
 SERVERS: dict[str, Callable[[], str]] = {
+    "OTLP receiver": otlp,
     "PostgreSQL": postgres,
 }
 
