@@ -9,7 +9,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.instrumentation import httpx
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, TracerProvider, sampling
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind, Status
@@ -20,6 +20,8 @@ from .state import current
 # Queries hold what people searched, and their tokens: the path says which call it was.
 QUERIES = ("url.query",)
 ADDRESSES = ("http.url", "url.full")
+LONGEST = 2_048  # characters of an attribute: clients choose paths and user agents
+LONGEST_EVENT = 16_384  # characters of one of an event, such as a traceback
 
 
 class _Ids(RandomIdGenerator):
@@ -106,7 +108,8 @@ def make(kind: str, ratio: float, resource: Resource, far: Mapping[str, Any]) ->
         "parentbased_traceidratio": sampling.ParentBased(root),
         "traceidratio": root,
     }
-    provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids())
+    limits = SpanLimits(max_attribute_length=LONGEST_EVENT, max_span_attribute_length=LONGEST)
+    provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
     provider.add_span_processor(_Note())
     provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter(**far))))
     _trace_calls(provider)
