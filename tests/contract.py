@@ -3,6 +3,7 @@
 CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
     "database": ("postgresql", "none"),
+    "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
     "python_version": ("3.12", "3.13", "3.14"),
 }
@@ -16,6 +17,7 @@ DEFAULTS = {
     "github_user": "your-org",
     "license": "apache-2.0",
     "database": "postgresql",
+    "http_instrumentation": "contrib",
     "include_example": True,
     "python_version": "3.14",
 }
@@ -42,9 +44,9 @@ CONTRACT = {
 }
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("observability", "question", "error_monitoring http_instrumentation"),
+    ("observability", "question", "error_monitoring"),
     ("observability", "route", "/__dev__"),
-    ("observability", "variable", "METRICS_PORT OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER SENTRY_DSN"),
+    ("observability", "variable", "SENTRY_DSN"),
     ("secrets", "question", "secrets_manager"),
     ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME SECRETS_BACKEND SECRETS_DIR VAULT_ADDR"),
     ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),

@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 from tests.servers.browser import open_browser
+from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 
@@ -18,8 +20,14 @@ def chromium() -> str:
         return browser.version
 
 
+def otlp() -> str:
+    with open_collector() as collector:
+        return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
+
+
 SERVERS: dict[str, Callable[[], str]] = {
     "Chromium": chromium,
+    "OTLP receiver": otlp,
     "PostgreSQL": postgres,
 }
 

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.servers.browser import open_browser
+from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
 
 
@@ -27,3 +28,10 @@ def postgres() -> Iterator[Postgres]:
 def database_url(postgres: Postgres) -> str:
     """A new, empty database for one test."""
     return postgres.create_database()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector for one test."""
+    with open_collector() as opened:
+        yield opened

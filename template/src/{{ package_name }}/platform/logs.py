@@ -6,22 +6,34 @@ request, and the bridge from the standard library's logging would cost three tim
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
 import structlog
 from fastapi import FastAPI
+from opentelemetry import trace
 from pydantic import BeforeValidator
 
 from .redaction import redact
 from .settings import RoomSettings, part
-from .state import Exchange, current
+from .state import PROBES, Exchange, Line, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-PROBES = {"/livez", "/readyz"}  # seen every few seconds, of interest only while something is searched
 # Values of the platform's own making, in which no secret can be: most of each line.
-MADE_HERE = {"bytes", "level", "logger", "method", "ms", "request_id", "route", "status", "timestamp", "trace_id"}
+MADE_HERE = {
+    "bytes",
+    "level",
+    "logger",
+    "method",
+    "ms",
+    "request_id",
+    "route",
+    "span_id",
+    "status",
+    "timestamp",
+    "trace_id",
+}
 access = structlog.get_logger("access")
 
 
@@ -36,7 +48,18 @@ def _ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMa
     if exchange := current.get():
         event.setdefault("request_id", exchange.request_id)
         event.setdefault("trace_id", exchange.trace_id)
+        if exchange.span_id:
+            event.setdefault("span_id", _inner() or exchange.span_id)
+    elif span_id := _inner():
+        event.setdefault("trace_id", f"{trace.get_current_span().get_span_context().trace_id:032x}")
+        event.setdefault("span_id", span_id)
     return event
+
+
+def _inner() -> str:
+    """The span that the code is in just now, such as a user's own around a part of a request."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.span_id:016x}" if context.is_valid else ""
 
 
 def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -48,11 +71,16 @@ def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> Muta
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Send structlog's and the standard library's records the same way."""
-    configure(part(settings, Settings))
+    configure(part(settings, Settings), state_of(app).lines)
 
 
-def configure(mine: Settings) -> None:
-    """Set up logging for this process; commands without an application use it too."""
+def configure(mine: Settings, listeners: Sequence[Line] = ()) -> None:
+    """Set up logging for this process; commands without an application use it too.
+
+    Args:
+        mine: How much is said, and in which form.
+        listeners: Told each line, redacted.
+    """
     console = (mine.log_format or ("console" if mine.environment == "local" else "json")) == "console"
     level = logging.getLevelNamesMapping()[mine.log_level]
     shared: list[structlog.typing.Processor] = [
@@ -66,7 +94,13 @@ def configure(mine: Settings) -> None:
     else:
         render = structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=str))
         factory = structlog.BytesLoggerFactory()
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _redacted, render]
+
+    def told(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for listen in listeners:
+            listen(event)
+        return event
+
+    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _redacted, told, render]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
