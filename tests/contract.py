@@ -45,7 +45,6 @@ CONTRACT = {
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
     ("observability", "question", "error_monitoring"),
-    ("observability", "route", "/__dev__"),
     ("observability", "variable", "SENTRY_DSN"),
     ("secrets", "question", "secrets_manager"),
     ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME SECRETS_BACKEND SECRETS_DIR VAULT_ADDR"),

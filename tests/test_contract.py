@@ -87,9 +87,8 @@ def test_what_is_built_has_to_leave_the_list(project: Project, tmp_path: Path) -
             "@app.command()",
             '@app.command("audit")\ndef look() -> None: ...\n\n\n@app.command()',
         ),
-        Edit(HEALTH, '    @app.get("/version"', '    app.add_route("/__dev__", livez)\n\n    @app.get("/version"'),
     )
-    assert early(built(ahead)) == ["command audit", "route /__dev__", "target image", "variable CACHE_URL"]
+    assert early(built(ahead)) == ["command audit", "target image", "variable CACHE_URL"]
 
 
 # --- questions -------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def add(project: Project, body: str, effect: str = "reads") -> None:
     [
         ('return f"asked as {probe.marker}"', "proven", "asked as ready-", 0),
         ('raise Gap("none was sent", "send one")', "gap", "none was sent", 1),
-        ('raise NotApplicable("nobody pays")', "not applicable", "because nobody pays", 0),
+        ('raise NotApplicable("because nobody pays")', "not applicable", "because nobody pays", 0),
         ('return ""', "unknown", "the check shows no evidence", 2),
         ("return 1 / 0", "unknown", "the check failed (ZeroDivisionError", 2),
         ('await asyncio.sleep(60)\n    return "late"', "unknown", "no answer within 1 s", 2),

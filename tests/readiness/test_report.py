@@ -9,9 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from tests.pages import faults
 from tests.projects import ROOT, Edit, Service
 from tests.readiness.conftest import KEY, Prober
 from tests.test_weight import code_lines
@@ -36,7 +36,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
         r"^proven +backups\.rows +a row marked ready-\w{16} was written, read and removed \(", done.stdout, re.M
     )
     assert "gap            Usage tracking" in lines
-    assert next(line for line in lines if line.startswith("next for ")).startswith("next for observability, usage, ")
+    assert next(line for line in lines if line.startswith("next for ")).startswith("next for usage, secrets, ")
     assert re.fullmatch(r"\d of 11 areas proven, \d with gaps; \d\.\d s, marker ready-\w{16}", lines[-1])
     assert "\x1b" not in done.stdout
 
@@ -172,35 +172,12 @@ def rendered(prober: Prober, service: Service, file: Path) -> Path:
     return file
 
 
-def faults(browser: Browser, file: Path, theme: str) -> list[str]:
-    """What axe and the browser object to."""
-    page = browser.new_page(color_scheme=theme, viewport={"width": 1100, "height": 900})  # type: ignore[arg-type]
-    asked: list[str] = []
-    said: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.goto(file.as_uri())
-    violations = [f"axe: {each['id']}" for each in Axe().run(page).response["violations"]]
-    wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-    ink, ground = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
-    page.close()
-    dark = sum(map(int, re.findall(r"\d+", ground)[:3])) < sum(map(int, re.findall(r"\d+", ink)[:3]))
-    foreign = [url for url in asked if url != file.as_uri()]
-    return [
-        *violations,
-        *(["wider than the window"] if wide else []),
-        *([f"not {theme}"] if dark != (theme == "dark") else []),
-        *(f"asks for {url}" for url in foreign),
-        *said,
-    ]
-
-
 @servers
 def test_the_page_is_right_in_both_themes_and_on_paper(
     browser: Browser, prober: Prober, service: Service, tmp_path: Path
 ) -> None:
     file = rendered(prober, service, tmp_path / "report.html")
-    assert faults(browser, file, "light") == faults(browser, file, "dark") == []
+    assert faults(browser, file.as_uri(), "light") == faults(browser, file.as_uri(), "dark") == []
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(file.as_uri())
     assert page.locator("h1").inner_text() == "my-service 0.1.0"
@@ -231,7 +208,7 @@ def test_a_sabotaged_page_is_noticed(
 ) -> None:
     edit.apply(prober.project.root)
     file = rendered(prober, service, tmp_path / "report.html")
-    assert fault in [*faults(browser, file, "light"), *faults(browser, file, "dark")]
+    assert fault in [*faults(browser, file.as_uri(), "light"), *faults(browser, file.as_uri(), "dark")]
 
 
 @servers

@@ -42,6 +42,8 @@ ROOMS = (
     "api_docs",
     # one error on request, for `ready`
     "probe",
+    # /__dev__, on a developer's machine
+    "dev",
     # connections and transactions
     "db",
     # a retried POST happens once

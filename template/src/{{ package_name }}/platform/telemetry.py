@@ -178,11 +178,12 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     """Build what the settings ask for: in the process that serves, so that workers share no thread, no connection."""
     mine, state = part(settings, Settings), state_of(app)
     prometheus = mine.otel_metrics_exporter == "prometheus" and not mine.otel_sdk_disabled
-    if not (prometheus or mine.sends("traces") or mine.sends("metrics") or mine.sends("logs")):
+    watched = state.spans and not mine.otel_sdk_disabled
+    if not (prometheus or watched or mine.sends("traces") or mine.sends("metrics") or mine.sends("logs")):
         yield
         return
     sdk = import_module(".telemetry_sdk", __package__)
-    parts = sdk.build(app, mine)
+    parts = sdk.build(app, mine, state.spans if watched else [])
     if parts.tracers:
         trace.set_tracer_provider(parts.tracers)
         import_module(".telemetry_http", __package__).instrument(app, parts.tracers)

@@ -1,7 +1,7 @@
 """OpenTelemetry's SDK, put together after the settings: who sends, what, and where to."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,16 +44,22 @@ class Parts:
     flushes: list[Callable[[], object]] = field(default_factory=list)
 
 
-def build(app: FastAPI, settings: Any) -> Parts:
-    """Make the providers that the settings of the room ask for; nothing is sent before they are used."""
+def build(app: FastAPI, settings: Any, watchers: Sequence[Any]) -> Parts:
+    """Make the providers that the settings of the room ask for; nothing is sent before they are used.
+
+    Args:
+        app: Whose name and version the resource has.
+        settings: The room's.
+        watchers: Exporters inside the process, given each span.
+    """
     # The stable names of the semantic conventions; instrumentations still default to the old ones.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     parts, resource = Parts(), _resource(app, settings)
-    if settings.sends("traces"):
+    if settings.sends("traces") or watchers:
         from . import telemetry_traces
 
-        far = _far(settings, "traces")
-        parts.tracers = telemetry_traces.make(settings.otel_traces_sampler, settings.ratio, resource, far)
+        far = _far(settings, "traces") if settings.sends("traces") else None
+        parts.tracers = telemetry_traces.make(settings.otel_traces_sampler, settings.ratio, resource, far, watchers)
         parts.flushes.append(parts.tracers.shutdown)
     if readers := _readers(settings):
         parts.meters = MeterProvider(readers, resource, shutdown_on_exit=False)

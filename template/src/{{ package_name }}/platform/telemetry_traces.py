@@ -10,7 +10,7 @@ from opentelemetry.instrumentation import httpx
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider, sampling
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind, Status
 
@@ -90,14 +90,17 @@ def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def make(kind: str, ratio: float, resource: Resource, far: Mapping[str, Any]) -> TracerProvider:
+def make(
+    kind: str, ratio: float, resource: Resource, far: Mapping[str, Any] | None, watchers: Sequence[SpanExporter]
+) -> TracerProvider:
     """Make the provider of spans.
 
     Args:
         kind: Which sampler, by the name that OTEL_TRACES_SAMPLER has for it.
         ratio: The share of traces that it takes, where it takes a share.
         resource: Who sends.
-        far: Arguments of the exporter.
+        far: Arguments of the exporter; None where nothing leaves the process.
+        watchers: Given each span at once, inside the process.
     """
     root = sampling.TraceIdRatioBased(ratio)
     samplers: dict[str, sampling.Sampler] = {
@@ -111,7 +114,10 @@ def make(kind: str, ratio: float, resource: Resource, far: Mapping[str, Any]) ->
     limits = SpanLimits(max_attribute_length=LONGEST_EVENT, max_span_attribute_length=LONGEST)
     provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
     provider.add_span_processor(_Note())
-    provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter(**far))))
+    for watcher in watchers:
+        provider.add_span_processor(SimpleSpanProcessor(Redacting(watcher)))
+    if far is not None:
+        provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter(**far))))
     _trace_calls(provider)
     return provider
 

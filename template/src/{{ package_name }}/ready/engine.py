@@ -1,8 +1,8 @@
 """Runs the checks: concurrently, each within its time, and never green without having seen something.
 
 A check is an async function that looks at the running service from outside and returns what it saw. It raises `Gap`
-where the promise does not hold, `NotApplicable` where there is none; whatever else goes wrong means that it could not
-look.
+where the promise does not hold, `NotApplicable` where there is none, `CannotLook` where something is in the way;
+whatever else goes wrong means that it could not look, too.
 """
 
 import asyncio
@@ -23,21 +23,37 @@ Effect = Literal["reads", "writes", "drill"]  # drill: it breaks or starts somet
 Profile = Literal["local", "production"]
 
 
-class Gap(Exception):
-    """The promise does not hold.
+class Verdict(Exception):
+    """A check that ends without evidence.
 
     Args:
         seen: What was seen instead.
         step: What to do next, in one line.
     """
 
-    def __init__(self, seen: str, step: str) -> None:
+    status: Status
+
+    def __init__(self, seen: str, step: str = "") -> None:
         super().__init__(seen)
         self.step = step
 
 
-class NotApplicable(Exception):
+class Gap(Verdict):
+    """The promise does not hold."""
+
+    status = Status.GAP
+
+
+class CannotLook(Verdict):
+    """Something stands between the check and what it looks for."""
+
+    status = Status.UNKNOWN
+
+
+class NotApplicable(Verdict):
     """The service has no such part; the text says why."""
+
+    status = Status.NOT_APPLICABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +167,8 @@ async def _look(each: Check, probe: Probe, outcome: Outcome) -> None:
     try:
         async with asyncio.timeout(each.seconds):
             outcome.seen, outcome.status = await each.look(probe), Status.PROVEN
-    except Gap as gap:
-        outcome.seen, outcome.step, outcome.status = str(gap), gap.step, Status.GAP
-    except NotApplicable as reason:
-        outcome.seen, outcome.status = f"because {reason}", Status.NOT_APPLICABLE
+    except Verdict as verdict:
+        outcome.seen, outcome.step, outcome.status = str(verdict), verdict.step, verdict.status
     except TimeoutError:
         outcome.seen, outcome.step = f"no answer within {each.seconds:g} s", "look at the log of the service"
     except httpx2.TransportError as error:

@@ -7,14 +7,7 @@ from string import Template
 
 from .report import Outcome, Report, Status
 
-SIGNS = {
-    Status.PROVEN: "✓",
-    Status.GAP: "✗",
-    Status.UNKNOWN: "?",
-    Status.WAIVED: "~",
-    Status.NOT_APPLICABLE: "○",
-    Status.NOT_RUN: "○",
-}
+SIGNS = dict(zip(Status, "?✗~✓○○", strict=True))
 VERDICTS = (
     "Ready: nothing that was asked for is missing.",
     "Not ready: there are gaps.",

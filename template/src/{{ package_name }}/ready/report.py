@@ -74,12 +74,12 @@ class Report:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def areas(self) -> Iterator[tuple[str, Status, list[Outcome]]]:
-        """Title, worst status and outcomes of each area."""
-        names = [*AREAS, *sorted({each.area for each in self.outcomes} - AREAS.keys())]
-        for name in names:
-            if found := sorted((each for each in self.outcomes if each.area == name), key=lambda each: each.check):
-                worst = min((each.status for each in found), key=list(Status).index)
-                yield AREAS.get(name, name), worst, found
+        """Title, worst status and outcomes of each area, the worst first."""
+        order = list(Status)
+        ordered = sorted(self.outcomes, key=lambda each: (order.index(each.status), each.check))
+        for name in [*AREAS, *sorted({each.area for each in self.outcomes} - AREAS.keys())]:
+            if found := [each for each in ordered if each.area == name]:
+                yield AREAS.get(name, name), found[0].status, found
 
     @property
     def exit_code(self) -> int:
@@ -94,6 +94,14 @@ class Report:
         kinds.pop(Status.PROVEN, None)
         others = (f"{found.count(kind)} {text}" for kind, text in kinds.items())
         return ", ".join([f"{found.count(Status.PROVEN)} of {len(found)} areas proven", *others])
+
+    @classmethod
+    def from_json(cls, text: str) -> "Report":
+        """The report of an earlier run."""
+        values = json.loads(text)
+        values.pop("exit_code")
+        outcomes = [Outcome(**{**each, "status": Status(each["status"])}) for each in values.pop("outcomes")]
+        return cls(**values, outcomes=outcomes)
 
     def as_json(self) -> str:
         """The whole report, for programs and for the next run."""

@@ -1,14 +1,17 @@
 """Error monitoring: an error is answered without an inside of the service, and with the ids that find it."""
 
 import importlib
+import importlib.util
 import secrets
 import time
 
 import httpx2
 
-from ..engine import Gap, Probe, check
+from ..engine import Gap, NotApplicable, Probe, check
+from ..far import find
 
-ROOM = f"{__name__.split('.')[0]}.platform.probe"
+PLATFORM = f"{__name__.split('.')[0]}.platform"
+ARRIVE = 20.0  # seconds for an error
 SET = (
     'type echo "READY_PROBE_KEY=$(openssl rand -hex 32)" >> .env and start the service again; '
     "elsewhere give service and `ready` the same key"
@@ -28,25 +31,53 @@ async def problems(probe: Probe) -> str:
 @check("errors", effect="writes")
 async def raised(probe: Probe) -> str:
     """An error that nobody expected is answered without an inside of the service."""
+    answer, _ = await _raise(probe, probe.marker)
+    if answer.status_code == 404:
+        raise Gap(f"{answer.url.path} answered 404: no READY_PROBE_KEY there, another one, or another time", SET)
+    seen = _document(answer, 500, probe.marker, "")
+    inside = [word for word in ("Traceback", "ProbeError", ".py") if word in answer.text]
+    if inside:
+        raise Gap(f"the answer tells insiders' words: {', '.join(inside)}", "answer errors by platform/problems.py")
+    again = await probe.client.send(answer.request)
+    if again.status_code != 404:
+        raise Gap(f"the same signature was taken twice ({again.status_code})", "let platform/probe.py be as it was")
+    return seen
+
+
+@check("errors", effect="writes", seconds=ARRIVE + 10)
+async def tracked(probe: Probe) -> str:
+    """An error that nobody expected is found in the tracker, without the secret that was in it."""
+    if importlib.util.find_spec(f"{PLATFORM}.errors") is None:
+        raise NotApplicable("because the service was made without error monitoring (error_monitoring=none)")
+    end = probe.config.far_ends.tracker
+    if end is None and not probe.production:
+        raise NotApplicable("because only production needs a tracker, and none is named")
+    if end is None:
+        raise Gap("no tracker is named", 'add to ready.toml: [far_ends.tracker] url = "https://…", token_variable = …')
+    marker = f"{probe.marker}-tracked"
+    answer, secret = await _raise(probe, marker)
+    if answer.status_code != 500:
+        raise Gap(f"no error could be raised ({answer.status_code})", "mend errors.raised first")
+    found = await find(end, "", marker, ARRIVE)
+    if found is None:
+        step = "look at SENTRY_DSN of the service, at the log of the room errors and at the limits of the tracker"
+        raise Gap(f"the error {marker} did not arrive within {ARRIVE:g} s", step)
+    if secret in found[0]:
+        raise Gap("the password that was planted in the error has arrived as well", "see platform/redaction.py")
+    return f"the error {marker} was found after {found[1]:.1f} s, the password that was planted in it was not"
+
+
+async def _raise(probe: Probe, marker: str) -> tuple[httpx2.Response, str]:
+    """Ask for an error, signed; the second value is the secret that is in it."""
     try:
-        room = importlib.import_module(ROOM)
+        room = importlib.import_module(f"{PLATFORM}.probe")
     except ModuleNotFoundError:
         raise Gap("the room probe is gone, so no error can be asked for", "restore it, or waive this check") from None
     key = room.Settings().ready_probe_key
     if key is None:
         raise Gap("READY_PROBE_KEY is not set, so no error can be asked for", SET)
-    signed = {room.HEADER: room.sign(key.get_secret_value(), probe.marker, time.time())}
-    answer = await probe.client.post(room.PATH, headers=signed)
-    if answer.status_code == 404:
-        raise Gap(f"{room.PATH} answered 404: the service has no READY_PROBE_KEY, another one, or another time", SET)
-    seen = _document(answer, 500, probe.marker, "")
-    inside = [word for word in ("Traceback", "ProbeError", ".py") if word in answer.text]
-    if inside:
-        raise Gap(f"the answer tells insiders' words: {', '.join(inside)}", "answer errors by platform/problems.py")
-    again = await probe.client.post(room.PATH, headers=signed)
-    if again.status_code != 404:
-        raise Gap(f"the same signature was taken twice ({again.status_code})", "let platform/probe.py be as it was")
-    return seen
+    signed = {room.HEADER: room.sign(key.get_secret_value(), marker, time.time())}
+    return await probe.client.post(room.PATH, headers=signed), room.planted(marker)
 
 
 def _document(answer: httpx2.Response, status: int, request_id: str, trace_id: str) -> str:

@@ -15,7 +15,7 @@ from typing import IO
 import httpx2
 
 from ...platform.redaction import redact
-from ..engine import Gap, Probe, check
+from ..engine import CannotLook, Gap, Probe, check
 
 PACKAGE = __name__.split(".")[0]
 DRAIN = 2.0  # seconds that the drill gives its instance
@@ -101,7 +101,7 @@ async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.Async
     """A second instance by the service's own command, on a port of its own; gone at the end."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    own = {"HOST": "127.0.0.1", "PORT": port, "SHUTDOWN_DRAIN_SECONDS": str(DRAIN)}
+    own = {"HOST": "127.0.0.1", "PORT": port, "METRICS_PORT": "0", "SHUTDOWN_DRAIN_SECONDS": str(DRAIN)}
     command = [sys.executable, "-c", f"from {PACKAGE}.cli import app; app()", "serve"]
     process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **own}, stdout=log, stderr=log)
     # each request comes on a connection of its own, as from a balancer's other clients
@@ -121,7 +121,7 @@ async def _until_ready(process: Process, client: httpx2.AsyncClient, log: IO[byt
         if process.returncode is not None or time.monotonic() > deadline:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise RuntimeError(f"a second instance did not become ready: {redact(said[-1])}")
+            raise CannotLook(f"a second instance did not become ready: {redact(said[-1])}", "mend its start")
         await asyncio.sleep(0.1)
 
 

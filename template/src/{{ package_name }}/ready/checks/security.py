@@ -42,7 +42,7 @@ async def hosts(probe: Probe) -> str:
 async def docs(probe: Probe) -> str:
     """Production does not describe itself to whoever asks."""
     if not probe.production:
-        raise NotApplicable("only production closes /docs")
+        raise NotApplicable("because only production closes /docs")
     for path in ("/docs", "/openapi.json"):
         answer = await probe.client.get(path)
         if answer.status_code != 404:
@@ -54,7 +54,7 @@ async def docs(probe: Probe) -> str:
 async def transport(probe: Probe) -> str:
     """Production is reached by HTTPS."""
     if not probe.production:
-        raise NotApplicable("only production needs a certificate")
+        raise NotApplicable("because only production needs a certificate")
     if probe.client.base_url.scheme != "https":
         raise Gap(f"{probe.client.base_url} is not encrypted", "look at the address of the clients, --url https://…")
     answer = await probe.client.get("/livez")

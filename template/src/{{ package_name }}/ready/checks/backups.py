@@ -1,6 +1,10 @@
 """Database backups: what shall be backed up is there, and really stored."""
 
-from ..engine import Gap, Probe, check
+import importlib.util
+
+from ..engine import Gap, NotApplicable, Probe, check
+
+ROOM = f"{__name__.split('.')[0]}.platform.db"
 
 LINE = (
     'add to ready.toml: [probe.write] path = "/v1/…", body = { name = "{marker}" }, row = "/v1/…/{id}" '
@@ -11,6 +15,7 @@ LINE = (
 @check("backups")
 async def schema(probe: Probe) -> str:
     """The database answers with a schema that this release can use."""
+    _applies()
     part = (await probe.client.get("/readyz")).json().get("parts", {}).get("db")
     if part is None:
         raise Gap("/readyz names no database", "let the room db stand in main.py, or waive this where it is meant")
@@ -24,6 +29,7 @@ async def schema(probe: Probe) -> str:
 @check("backups", effect="writes")
 async def rows(probe: Probe) -> str:
     """A row that was written is found again, and can be removed."""
+    _applies()
     write = probe.config.probe.write
     if write is None:
         raise Gap("no route that writes is named", LINE)
@@ -42,3 +48,8 @@ async def rows(probe: Probe) -> str:
     if (gone.is_success, after.status_code) != (True, 404):
         raise Gap(f"{row} is still there: deleting answered {gone.status_code}", f"delete {row} by hand")
     return f"a row marked {probe.marker} was written, read and removed"
+
+
+def _applies() -> None:
+    if importlib.util.find_spec(ROOM) is None:
+        raise NotApplicable("because the service was made without a database (database=none)")

@@ -1,0 +1,133 @@
+"""`/__dev__`: the last requests with their traces, logs, errors and SQL, live, on a developer's machine only.
+
+It watches what telemetry and logs tell it, both redacted; anywhere but in ENVIRONMENT=local nothing of it exists.
+"""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from .settings import RoomSettings
+from .state import PROBES, state_of
+
+KEPT = 100  # requests
+UNSEEN = {*PROBES, "/__dev__", "/__dev__/data", "/__dev__/report"}  # it would show itself, once a second
+PAGE = Path(__file__).with_name("dev.html")
+POLICY = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; frame-ancestors 'none'"
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+RUNS = Path(".ready")  # where the command `ready` keeps its reports
+
+
+class Requested(Exception):
+    """Raised by the button of the page; nothing is broken."""
+
+
+class Recorder:
+    """The last requests, by trace id: their lines and spans come one by one, in any order."""
+
+    def __init__(self) -> None:
+        self.seen: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.changes = 0
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """Note a line of the log; the access line says what the request was."""
+        trace_id = str(line.get("trace_id", ""))
+        if not trace_id or line.get("path") in UNSEEN:
+            self.seen.pop(trace_id, None)
+            return
+        record = self._record(trace_id)
+        if line.get("logger") is None and line.get("event") == "request":
+            record.update({key: line.get(key) for key in ("method", "path", "route", "status", "ms", "request_id")})
+        else:
+            record["lines"].append({key: str(value) for key, value in line.items() if not key.endswith("_id")})
+
+    def export(self, spans: Sequence[Any]) -> None:
+        """Note spans that have ended: an exporter of OpenTelemetry, as far as telemetry needs one."""
+        for span in spans:
+            attributes = dict(span.attributes or {})
+            self._record(f"{span.context.trace_id:032x}")["spans"].append(
+                {
+                    "id": f"{span.context.span_id:016x}",
+                    "parent": f"{span.parent.span_id:016x}" if span.parent else "",
+                    "name": span.name,
+                    "kind": span.kind.name.lower(),
+                    "start": span.start_time / 1e6,  # ms
+                    "ms": (span.end_time - span.start_time) / 1e6,
+                    "failed": span.status.status_code.name == "ERROR",
+                    "attributes": {key: str(value) for key, value in attributes.items()},
+                }
+            )
+
+    def shutdown(self) -> None:
+        """There is nothing to flush."""
+
+    def _record(self, trace_id: str) -> dict[str, Any]:
+        self.changes += 1
+        if trace_id not in self.seen:
+            self.seen[trace_id] = {"trace_id": trace_id, "lines": [], "spans": []}
+            while len(self.seen) > 2 * KEPT:  # some are the page's own, which are not shown
+                self.seen.popitem(last=False)
+        return self.seen[trace_id]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Those that were answered, the newest first."""
+        return [record for record in reversed(self.seen.values()) if "status" in record][:KEPT]
+
+
+def install(app: FastAPI, settings: RoomSettings) -> None:
+    """Add the page, locally."""
+    if settings.environment != "local":
+        return
+    recorder, state = Recorder(), state_of(app)
+    state.lines.append(recorder.line)
+    state.spans.append(recorder)
+
+    async def page(request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        text = PAGE.read_text(encoding="utf-8").replace("{nonce}", nonce)
+        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY.format(nonce)})
+
+    async def data(request: Request) -> Response:
+        if request.query_params.get("after") == str(recorder.changes):
+            return Response(status_code=304)
+        service = f"{app.title} {app.version}"
+        if trace_id := request.query_params.get("trace"):
+            return JSONResponse(recorder.seen.get(trace_id, {}))
+        found = {"service": service, "changes": recorder.changes, "example": _example(app), "report": bool(_last_run())}
+        return JSONResponse({**found, "requests": recorder.requests()})
+
+    async def error(request: Request) -> Response:
+        raise Requested("asked for at /__dev__")
+
+    async def report(request: Request) -> Response:
+        run = _last_run()
+        if run is None:
+            return Response("No run is kept: type `make ready`.\n", 404, media_type="text/plain")
+        from ..ready import page as pages
+        from ..ready.report import Report
+
+        text = pages.html(Report.from_json(run.read_text()))
+        return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
+
+    app.add_route("/__dev__", page, include_in_schema=False)
+    app.add_route("/__dev__/data", data, include_in_schema=False)
+    app.add_route("/__dev__/error", error, methods=["POST"], include_in_schema=False)
+    app.add_route("/__dev__/report", report, include_in_schema=False)
+
+
+def _example(app: FastAPI) -> str:
+    """A route of a feature that can be asked without knowing anything."""
+    routes = (each for each in iter_route_contexts(app.routes) if getattr(each, "include_in_schema", False))
+    paths = (each.path_format for each in routes if each.path_format and "GET" in (each.methods or ()))
+    return next((path for path in paths if "{" not in path), "")
+
+
+def _last_run() -> Path | None:
+    return max(RUNS.glob("*.json"), default=None)
