@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Callable
 
+from tests.servers.alertmanager import Alertmanager
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
+from tests.servers.prometheus import Prometheus
 
 
 def postgres() -> str:
@@ -12,8 +14,20 @@ def postgres() -> str:
         return f"{server.version}, {type(server).__name__}"
 
 
+def prometheus() -> str:
+    with Prometheus() as server:
+        return server.version
+
+
+def alertmanager() -> str:
+    with Alertmanager({"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}) as server:
+        return server.version
+
+
 SERVERS: dict[str, Callable[[], str]] = {
+    "Alertmanager": alertmanager,
     "PostgreSQL": postgres,
+    "Prometheus": prometheus,
 }
 
 

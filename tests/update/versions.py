@@ -21,7 +21,7 @@ ITEMS = f"{SOURCE}/features/{{% if include_example %}}items{{% endif %}}"
 # DESIGN section 4, said a second time: what is yours, whatever copier.yml says.
 YOURS = re.compile(
     r"CHANGELOG\.md|LICENSE|README\.md|ready\.toml|uv\.lock|uv\.toml|docs/contacts\.md|tests/features/.+"
-    r"|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py|src/[^/]+/features/[^/]+/.+"
+    r"|observability/slo\.yaml|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py|src/[^/]+/features/[^/]+/.+"
 )
 
 # The platform's newest revision in this checkout, and the one that the second release adds.
