@@ -2,201 +2,52 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.observability.scenarios import OTHER, SCENARIOS, Scenario
 from tests.projects import Edit, Project
+from tests.proof import FULL
 from tests.servers.prometheus import promtool
 
 pytestmark = pytest.mark.servers
 ALERTS = "observability/alerts.yaml"
-HOUR, DAY = 60, 24 * 60
-PAGE, SLOW, TICKET = "BurnsFast", "BurnsSlow", "Burns"
-REQUESTS = "http_server_request_duration_seconds"
-Series = Mapping[str, str]
-
-
-def name(metric: str, **labels: object) -> str:
-    return f"{metric}{{{','.join(f'{key}={json.dumps(str(value))}' for key, value in labels.items())}}}"
-
-
-def listed(values: Iterator[float]) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
-
-
-def alive(minutes: int, **more: object) -> Series:
-    """What every running instance exports, without a request."""
-    labels = {"job": "my-service", "instance": "a", **more}
-    steps = minutes + 10
-    return {
-        name("process_cpu_time_seconds_total", **labels, cpu_mode="user"): f"0+6x{steps}",
-        name("process_event_loop_lag_seconds", **labels): f"0.002x{steps}",
-        name("target_info", **labels, service_version="1.0.0"): f"1x{steps}",
-    }
-
-
-def traffic(*spans: tuple[int, float, float, float], job: str = "my-service", rising: float = 0) -> Series:
-    """Counters over spans of (minutes, good, slow, failed per minute), half of it on each of two instances."""
-    kinds: dict[tuple[str, str, str], Callable[[float, float, float], float]] = {
-        ("_count", "200", ""): lambda good, slow, failed: good + slow,
-        ("_bucket", "200", "0.25"): lambda good, slow, failed: good,
-        ("_bucket", "200", "+Inf"): lambda good, slow, failed: good + slow,
-        # A failed request is also a slow one: it counts against one promise only.
-        ("_count", "500", ""): lambda good, slow, failed: failed,
-        ("_bucket", "500", "+Inf"): lambda good, slow, failed: failed,
-    }
-    found: dict[str, str] = {}
-    for (suffix, status, bound), count in kinds.items():
-        if status == "500" and not any(span[3] for span in spans):
-            continue  # no 5xx ever: then there is no such series
-        for instance in ("a", "b"):
-            total, values = 0.0, [0.0]
-            for minutes, *rates in spans:
-                for _ in range(minutes):
-                    total += count(*rates) / 2
-                    values.append(total)
-            labels = {"job": job, "instance": instance, "http_route": "/v1/items", "http_response_status_code": status}
-            bounds = {"le": bound} if bound else {}
-            found[name(REQUESTS + suffix, **labels, **bounds)] = listed(iter(values))
-    return found
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What is seen in so many minutes, and which alerts then fire."""
-
-    series: Series
-    at: int
-    fires: frozenset[str] = frozenset()
-    step: int = 1  # minutes between samples and between evaluations
-    zero: str = field(default="")  # a recorded series that is 0, not absent
-
-
-def quiet(*series: Series, at: int = 30, step: int = 1) -> Scenario:
-    return firing(*series, at=at, step=step)
-
-
-def firing(*series: Series, at: int = 30, alerts: str = "", step: int = 1) -> Scenario:
-    merged = {key: values for each in (alive(at // step), *series) for key, values in each.items()}
-    return Scenario(merged, at, frozenset(alerts.split()), step)
-
-
-def requests(*spans: tuple[int, float, float, float], alerts: str = "", job: str = "my-service") -> Scenario:
-    return firing(traffic(*spans, job=job), at=sum(span[0] for span in spans), alerts=alerts)
-
-
-def certificate(days: float) -> Series:
-    target = name("probe_ssl_earliest_cert_expiry", service="my-service", instance="https://orders.test")
-    return {target: f"{days * 86400}x200"}
-
-
-def pool(used: int) -> Series:
-    """Two instances, of which one is idle."""
-    found = {}
-    for instance, count in (("a", used), ("b", 0)):
-        labels = {"job": "my-service", "instance": instance, "db_client_connection_pool_name": "app"}
-        found[name("db_client_connection_count", **labels, db_client_connection_state="used")] = f"{count}x60"
-        found[name("db_client_connection_count", **labels, db_client_connection_state="idle")] = f"{10 - count}x60"
-        found[name("db_client_connection_max", **labels)] = "10x60"
-    return found
-
-
-def memory(before: int, after: int) -> Series:
-    """Bytes, each for a day, seen each five minutes."""
-    series = name("process_memory_usage_bytes", job="my-service", instance="a")
-    return {series: f"{before}x288 {after}x288"}
-
-
-def cores(begin: float, end: float, days: float) -> Series:
-    """A CPU counter whose use rises from `begin` to `end`, seen each five minutes."""
-    steps = int(days * DAY / 5)
-    used = (begin + (end - begin) * step / steps for step in range(steps + 1))
-    total, values = 0.0, []
-    for each in used:
-        total += each * 300
-        values.append(total)
-    return {
-        name("process_cpu_time_seconds_total", job="my-service", instance="a", cpu_mode="user"): listed(iter(values))
-    }
-
-
-SCENARIOS = {
-    # --- promises
-    "healthy": quiet(traffic((4 * HOUR, 1000, 1, 0)), traffic((4 * HOUR, 0, 0, 100), job="other"), at=4 * HOUR),
-    "within the budget": requests((4 * HOUR, 1000, 5, 0.5)),
-    "fast burn": requests((5 * HOUR, 1000, 0, 0), (HOUR, 980, 0, 20), alerts="AvailabilityBurnsFast AvailabilityBurns"),
-    "slow burn": requests((6 * HOUR, 992, 0, 8), alerts="AvailabilityBurnsSlow AvailabilityBurns"),
-    "creeping burn": requests((6 * HOUR, 998, 0, 2), alerts="AvailabilityBurns"),
-    "a burn that is over": requests(
-        (4 * HOUR, 1000, 0, 0), (5, 0, 0, 1000), (45, 1000, 0, 0), alerts="AvailabilityBurns"
-    ),
-    "an outage after ten minutes": requests(
-        (4 * HOUR, 1000, 0, 0),
-        (10, 0, 0, 1000),
-        alerts="AvailabilityBurnsFast AvailabilityBurnsSlow AvailabilityBurns",
-    ),
-    "the job has a namespace": requests(
-        (5 * HOUR, 1000, 0, 0),
-        (HOUR, 980, 0, 20),
-        alerts="AvailabilityBurnsFast AvailabilityBurns",
-        job="shop/my-service",
-    ),
-    "fast latency burn": requests((5 * HOUR, 1000, 0, 0), (HOUR, 800, 200, 0), alerts="LatencyBurnsFast LatencyBurns"),
-    "slow latency burn": requests((6 * HOUR, 920, 80, 0), alerts="LatencyBurnsSlow LatencyBurns"),
-    "creeping latency burn": requests((6 * HOUR, 980, 20, 0), alerts="LatencyBurns"),
-    "no request ever": quiet(at=HOUR),
-    "no request any more": requests((10, 1000, 0, 1), (6 * HOUR, 0, 0, 0)),
-    "few requests, one fails": requests((4 * HOUR, 0.05, 0, 0), (60, 0.05, 0, 1 / 60), alerts=""),
-    "few requests, all fail": requests(
-        (4 * HOUR, 0.2, 0, 0),
-        (2 * HOUR, 0, 0, 0.2),
-        alerts="AvailabilityBurnsFast AvailabilityBurnsSlow AvailabilityBurns",
-    ),
-    # --- the rest
-    "metrics absent": Scenario({}, 10, frozenset({"MetricsAbsent"})),
-    "metrics of another service": Scenario(alive(10, job="other"), 10, frozenset({"MetricsAbsent"})),
-    "certificate of a month": quiet(certificate(30), at=90),
-    "certificate of ten days": firing(certificate(10), at=90, alerts="CertificateExpiresSoon"),
-    "certificate of a day": firing(certificate(1), at=90, alerts="CertificateExpiresSoon CertificateExpiresNow"),
-    "pool half full": quiet(pool(5)),
-    "pool full": firing(pool(10), alerts="DatabasePoolSaturated"),
-    "loop lags": firing(
-        {name("process_event_loop_lag_seconds", job="my-service", instance="b"): "0.2x60"}, alerts="EventLoopLags"
-    ),
-    "memory stays": quiet(memory(100, 120), at=DAY + 3 * HOUR, step=5),
-    "memory doubles": firing(memory(100, 200), at=DAY + 3 * HOUR, step=5, alerts="MemoryGrows"),
-    "load stays": quiet(cores(0.5, 0.5, 7), at=7 * DAY, step=5),
-    "load rises": firing(cores(0.2, 0.5, 7), at=7 * DAY, step=5, alerts="CapacityRunsOut"),
-    "load rises since yesterday": quiet(cores(0.1, 0.6, 2), at=2 * DAY, step=5),
-    "a canary": firing(
-        {name("target_info", job="my-service", instance="c", service_version="1.1.0"): "_x20 1x20"}, alerts="CanaryRuns"
-    ),
-    "a canary that was forgotten": quiet(
-        {name("target_info", job="my-service", instance="c", service_version="1.1.0"): "1x400"}, at=DAY + HOUR, step=5
-    ),
+# What each sabotage is tried on beside what it should break; with PROOF=full on everything.
+CONTROLS = {
+    "a burn that has just ended",
+    "a canary",
+    "certificate of ten days",
+    "creeping latency burn",
+    "few requests, one fails",
+    "healthy",
+    "loop lags a little",
+    "metrics absent",
+    "pool half full",
+    "slow burn",
 }
+FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
 
 
-def fired(project: Project, folder: Path, scenarios: Mapping[str, Scenario] = SCENARIOS) -> dict[str, frozenset[str]]:
-    """Which alerts fire at the end of each scenario, as promtool finds them."""
-    found: dict[str, frozenset[str]] = {}
+def results(project: Project, folder: Path, scenarios: Mapping[str, Scenario], expression: str) -> dict[str, str]:
+    """What promtool gets for an expression at the end of each scenario."""
+    found: dict[str, str] = {}
     for step in {scenario.step for scenario in scenarios.values()}:
         chosen = {key: scenario for key, scenario in scenarios.items() if scenario.step == step}
         file = folder / f"test-{step}.json"  # JSON is YAML
-        file.write_text(json.dumps(suite(project.root / ALERTS, step, chosen)))
+        file.write_text(json.dumps(suite(project.root / ALERTS, step, chosen, expression)))
         done = promtool("test", "rules", file)
-        # Each expectation is one that cannot be met, so that each result is told.
-        told = re.findall(r"# (.*?)\", time.*?\n.*?\n\s+got: (.*)", done.stdout + done.stderr)
-        assert {key for key, _ in told} == chosen.keys(), done.stdout + done.stderr
-        found |= {key: frozenset(re.findall(r'alertname="(\w+)"', got)) for key, got in told}
+        # No expectation can be met, so every result is told.
+        told = dict(re.findall(r"# (.*?)\", time.*?\n.*?\n\s+got: (.*)", done.stdout + done.stderr))
+        assert told.keys() == chosen.keys(), done.stdout + done.stderr
+        found |= told
     return found
 
 
-def suite(rules: Path, step: int, scenarios: Mapping[str, Scenario]) -> dict[str, Any]:
+def suite(rules: Path, step: int, scenarios: Mapping[str, Scenario], expression: str) -> dict[str, Any]:
     return {
         "rule_files": [str(rules)],
         "evaluation_interval": f"{step}m",
@@ -206,7 +57,7 @@ def suite(rules: Path, step: int, scenarios: Mapping[str, Scenario]) -> dict[str
                 "input_series": [{"series": key, "values": values} for key, values in scenario.series.items()],
                 "promql_expr_test": [
                     {
-                        "expr": f'count by (alertname) (ALERTS{{alertstate="firing"}}) # {key}',
+                        "expr": f"{expression} # {key}",
                         "eval_time": f"{scenario.at}m",
                         "exp_samples": [{"labels": "never", "value": 0}],
                     }
@@ -217,12 +68,84 @@ def suite(rules: Path, step: int, scenarios: Mapping[str, Scenario]) -> dict[str
     }
 
 
-def wrong(project: Project, folder: Path, scenarios: Mapping[str, Scenario] = SCENARIOS) -> set[str]:
-    """The scenarios in which other alerts fire than should."""
-    found = fired(project, folder, scenarios)
-    return {key for key, alerts in found.items() if alerts != scenarios[key].fires}
+def wrong(project: Project, folder: Path, scenarios: Mapping[str, Scenario]) -> dict[str, set[str]]:
+    """The scenarios in which other alerts fire than should, and which do."""
+    told = results(project, folder, scenarios, FIRING)
+    fired = {key: set(re.findall(r'alertname="(\w+)"', got)) for key, got in told.items()}
+    return {key: alerts for key, alerts in fired.items() if alerts != scenarios[key].fires}
 
 
 def test_alerts_fire_when_they_should_and_only_then(emitted: Project, tmp_path: Path) -> None:
-    found = fired(emitted, tmp_path)
-    assert found == {key: scenario.fires for key, scenario in SCENARIOS.items()}
+    assert wrong(emitted, tmp_path, SCENARIOS) == {}
+
+
+def test_each_alert_has_a_scenario_in_which_it_fires(emitted: Project) -> None:
+    groups = yaml.safe_load((emitted.root / ALERTS).read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    assert alerts == {alert for scenario in SCENARIOS.values() for alert in scenario.fires}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "breaks"),
+    [
+        ("14.4 * 0.001", "50 * 0.001", {"fast burn"}),
+        ("> 6 * 0.001", "> 60 * 0.001", {"a burn that has just ended", "slow burn"}),
+        ("> 1 * 0.01\n", "> 10 * 0.01\n", {"creeping latency burn"}),
+        (
+            '          and slo:bad:rate5m{service="my-service", slo="availability"} / ',
+            '          and 1 + slo:bad:rate5m{service="my-service", slo="availability"} / ',
+            {"a burn that has just ended", "a burn that is over"},
+        ),
+        (">= 10", ">= 0", {"few requests, one fails"}),
+        ('le=~"0.25"', 'le=~".Inf"', {"creeping latency burn"}),
+        ("for: 5m", "for: 1h", {"metrics absent"}),
+        ('absent(process_cpu_time_seconds_total{job=~"(.+/)?my-service"})', "absent(target_info)", {OTHER}),
+        ("< 2 * 86400", "< 0 * 86400", {"certificate of a day"}),
+        ("< 14 * 86400", "< 7 * 86400", {"certificate of ten days"}),
+        ("max by (db_client_connection_pool_name)", "avg by (db_client_connection_pool_name)", {"pool full"}),
+        (") > 0.1", ") > 1", {"loop lags"}),
+        ("[1h] offset 1d", "[1h]", {"memory doubles"}),
+        ("} offset 3d", "}", {"load rises since yesterday"}),
+        ("14 * 86400) > 0.8", "14 * 86400) > 8", {"load rises"}),
+        ("[1d:1h]) == 1", "[1d:1h]) >= 1", {"a canary that was forgotten"}),
+    ],
+)
+def test_a_changed_rule_breaks_its_scenario(
+    emitted: Project, tmp_path: Path, old: str, new: str, breaks: set[str]
+) -> None:
+    sick = emitted.variant(tmp_path / "sick", Edit(ALERTS, old, new))
+    chosen = set(SCENARIOS) if FULL else CONTROLS | breaks
+    found = set(wrong(sick, tmp_path, {key: SCENARIOS[key] for key in chosen}))
+    assert found >= breaks
+    assert FULL or found == breaks
+
+
+def bad_requests(project: Project, folder: Path) -> str:
+    """The recorded rate of bad requests where there never was a 5xx."""
+    healthy = {"healthy": SCENARIOS["healthy"]}
+    return results(project, folder, healthy, 'sum(slo:bad:rate5m{slo="availability"})')["healthy"]
+
+
+def test_without_any_error_the_rate_of_errors_is_zero_and_not_absent(emitted: Project, tmp_path: Path) -> None:
+    assert bad_requests(emitted, tmp_path) == "{} 0E+00"
+    rules = emitted.root / ALERTS
+    half = re.search(r" or 0 \* sum\(rate\(.*?\[5m\]\)\)", rules.read_text())
+    assert half
+    assert bad_requests(emitted.variant(tmp_path / "sick", Edit(ALERTS, half[0], "")), tmp_path) == "nil"
+
+
+def test_promtool_finds_no_fault_and_finds_a_planted_one(
+    emitted: Project, without_database: Project, tmp_path: Path
+) -> None:
+    for project in (emitted, without_database):
+        done = promtool("check", "rules", project.root / ALERTS)
+        assert (done.returncode, "SUCCESS" in done.stdout) == (0, True)
+    sick = emitted.variant(tmp_path / "sick", Edit(ALERTS, "absent(", "absent(("))
+    assert promtool("check", "rules", sick.root / ALERTS).returncode != 0
+
+
+def test_a_service_without_a_database_has_no_alert_on_it(emitted: Project, without_database: Project) -> None:
+    assert "db_client" in (emitted.root / ALERTS).read_text()
+    text = (without_database.root / ALERTS).read_text()
+    assert "order-desk" in text
+    assert "db_client" not in text

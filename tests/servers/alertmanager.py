@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,6 +69,10 @@ class Alertmanager:
             return self._client.get("/-/ready").status_code == 200
         except httpx.TransportError:
             return False
+
+    def send(self, alerts: Sequence[Mapping[str, str]]) -> None:
+        """Tell it, as Prometheus would, of alerts with these labels."""
+        self._client.post("/api/v2/alerts", json=[{"labels": labels} for labels in alerts]).raise_for_status()
 
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts it holds, with their receivers and whether they are quiet."""
