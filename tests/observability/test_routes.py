@@ -73,7 +73,7 @@ def monitored(project: Project, folder: Path, failing: float) -> Iterator[tuple[
                 "rule_files": [str(rules)],
                 "scrape_configs": [{"job_name": "my-service", "static_configs": [{"targets": [target]}]}],
                 "alerting": {
-                    "alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}],
+                    "alertmanagers": [{"static_configs": [{"targets": [alertmanager.address]}]}],
                 },
             }
         ) as prometheus,

@@ -1,20 +1,17 @@
-"""Alertmanager, the real one, on a loopback port, and amtool beside it."""
+"""Alertmanager, the real one, and amtool beside it."""
 
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
-import yaml
 
 from tests.servers import packages
-from tests.servers.process import Process, free_port
+from tests.servers.monitor import Monitor
 
 PACKAGE = "prometheus-alertmanager"
-START_SECONDS = 30.0
+SILENT = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
 
 
 def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -23,58 +20,31 @@ def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
 
 
-class Alertmanager:
-    """One server, alone, with a configuration of its own."""
+class Alertmanager(Monitor):
+    """One server, alone, with a configuration of its own; without one it tells nobody."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="alertmanager-", ignore_cleanup_errors=True)
-        self.home = Path(self._folder.name)
-        self.log = self.home / "server.log"
-        self.port = free_port()
-        (self.home / "alertmanager.yml").write_text(yaml.safe_dump(config))
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False)
-        self._process: Process | None = None
+    def __init__(self, config: dict[str, Any] | None = None) -> None:
+        super().__init__(config or SILENT)
 
-    def __enter__(self) -> Self:
-        command: list[str | Path] = [
+    def command(self) -> Sequence[str | Path]:
+        return [
             packages.ensure("prometheus-alertmanager", PACKAGE),
-            f"--config.file={self.home / 'alertmanager.yml'}",
+            f"--config.file={self.file}",
             f"--storage.path={self.home / 'data'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
+            f"--web.listen-address={self.address}",
             "--cluster.listen-address=",
         ]
-        self._process = Process(command, log=self.log, cwd=self.home)
-        self._process.wait_until(self.answers, START_SECONDS)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        if self._process:
-            self._process.stop()
-        self._client.close()
-        self._folder.cleanup()
 
     @property
     def version(self) -> str:
-        version: str = self._client.get("/api/v2/status").json()["versionInfo"]["version"]
-        return version
-
-    def answers(self) -> bool:
-        """Whether it is ready to be told."""
-        try:
-            return self._client.get("/-/ready").status_code == 200
-        except httpx.TransportError:
-            return False
+        return str(self.ask("/api/v2/status")["versionInfo"]["version"])
 
     def send(self, alerts: Sequence[Mapping[str, str]]) -> None:
         """Tell it, as Prometheus would, of alerts with these labels."""
-        self._client.post("/api/v2/alerts", json=[{"labels": labels} for labels in alerts]).raise_for_status()
+        body = [{"labels": labels} for labels in alerts]
+        httpx.post(f"http://{self.address}/api/v2/alerts", json=body, trust_env=False).raise_for_status()
 
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts it holds, with their receivers and whether they are quiet."""
-        found: list[dict[str, Any]] = self._client.get("/api/v2/alerts").json()
+        found: list[dict[str, Any]] = self.ask("/api/v2/alerts")
         return found
