@@ -42,6 +42,15 @@ CONTRACT = {
         BACKUP_AGE_IDENTITY_FILE SHUTDOWN_DRAIN_SECONDS GIT_COMMIT READY_PROBE_KEY
     """,
 }
+# What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
+METRICS = """
+    db_client_connection_count db_client_connection_max http_server_active_requests
+    http_server_request_duration_seconds_bucket http_server_request_duration_seconds_count
+    http_server_request_duration_seconds_sum process_cpu_time_seconds_total process_event_loop_lag_seconds
+    process_memory_usage_bytes process_unix_file_descriptor_count target_info
+"""
+# What its histogram counts by, in seconds.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
     ("observability", "question", "error_monitoring"),
@@ -51,7 +60,6 @@ LATER = (
     ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),
     ("secrets", "variable", "VAULT_SECRET_ID_FILE VAULT_SECRET_PATH VAULT_TOKEN"),
     ("caching", "question", "cache"),
-    ("caching", "target", "profile"),
     ("caching", "variable", "CACHE_URL DB_POOLER"),
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),

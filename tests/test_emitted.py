@@ -46,6 +46,7 @@ def test_make_check_is_green_with_default_answers(project: Project) -> None:
             "F401",
         ),
         (Edit("src/my_service/main.py", "without=set()", "without=3"), "arg-type"),
+        (Edit("observability/slo.yaml", "99.9", "99.95"), "does not follow slo.yaml: type make alerts"),
         (
             Edit("src/my_service/features/items/service.py", "found[:limit]", "found[:1]"),
             "test_pages_follow",
@@ -63,12 +64,12 @@ def test_make_check_is_green_with_default_answers(project: Project) -> None:
             "test_migrations_go_up",
         ),
     ],
-    ids=["format", "lint", "types", "tests", "drift", "downgrade"],
+    ids=["format", "lint", "types", "promises", "tests", "drift", "downgrade"],
 )
 def test_make_check_finds_a_planted_fault(project: Project, tmp_path: Path, edit: Edit, says: str) -> None:
     sick = project.variant(tmp_path / "sick", edit)
-    (sick.root / ".venv").symlink_to(project.venv)
-    done = sick.run("make", "check", "RUN=.venv/bin/python -m", check=False)
+    path = os.pathsep.join([str(project.venv / "bin"), os.environ["PATH"]])
+    done = sick.run("make", "check", "RUN=env", env={"PATH": path}, check=False)
     assert done.returncode != 0
     assert says in done.stdout + done.stderr
 

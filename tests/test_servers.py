@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from tests.servers import packages
+from tests.servers.alertmanager import Alertmanager
 from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.process import Process, ServerError, alive, descendants
+from tests.servers.prometheus import Prometheus
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.servers
@@ -76,6 +78,21 @@ def test_each_database_is_new_and_empty(postgres: Postgres, database_url: str) -
     with psycopg.connect(postgres.create_database()) as connection:
         found = connection.execute("SELECT to_regclass('note')").fetchone()
     assert found == (None,)
+
+
+@pytest.mark.parametrize("kind", [Alertmanager, Prometheus])
+def test_a_monitor_answers_and_leaves_nothing(kind: type[Alertmanager | Prometheus]) -> None:
+    with kind() as server:
+        assert server.answers()
+        assert server.home.is_dir()
+    assert not server.answers()
+    assert not server.home.exists()
+
+
+@pytest.mark.parametrize("kind", [Alertmanager, Prometheus])
+def test_a_monitor_that_refuses_its_configuration_says_why(kind: type[Alertmanager | Prometheus]) -> None:
+    with pytest.raises(ServerError, match="no_such_key"), kind({"no_such_key": 1}):
+        raise AssertionError("it started")
 
 
 def test_a_closed_server_leaves_no_folder() -> None:

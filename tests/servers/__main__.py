@@ -4,10 +4,12 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
+from tests.servers.alertmanager import Alertmanager
 from tests.servers.browser import open_browser
 from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
+from tests.servers.prometheus import Prometheus
 
 
 def postgres() -> str:
@@ -25,10 +27,22 @@ def otlp() -> str:
         return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
 
 
+def prometheus() -> str:
+    with Prometheus() as server:
+        return server.version
+
+
+def alertmanager() -> str:
+    with Alertmanager() as server:
+        return server.version
+
+
 SERVERS: dict[str, Callable[[], str]] = {
+    "Alertmanager": alertmanager,
     "Chromium": chromium,
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,
+    "Prometheus": prometheus,
 }
 
 

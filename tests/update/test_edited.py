@@ -16,6 +16,8 @@ EDITS = (
     Edit("migrations/versions/0001_items.py", "op.drop_table", "op.drop_table  # mine\n    "),
     Edit("README.md", "## Begin", "## How we begin"),
     Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/orders"'),
+    Edit("docs/contacts.md", "| second line |", "| Ann |"),
+    Edit("observability/slo.yaml", "objective: 99.9", "objective: 99.95"),
     Edit("uv.toml", "2026-11-23", "2026-11-30"),
     Edit("tests/features/test_items.py", '"lamp"', '"torch"'),
     Edit("LICENSE", "Apache", "Our own"),
@@ -30,6 +32,7 @@ ADDED = {
 }
 # In files of ours, away from what the release changes.
 SHARED = (
+    Edit("observability/alerts.yaml", "vector(0.999)", "vector(0.9995)"),  # `make alerts`
     Edit("pyproject.toml", '    "typer>=0.29",\n', '    "typer>=0.29",\n    # mine\n    "rich>=14",\n'),
     Edit(f"{SRC}/platform/security.py", "\n\n\ndef ", "\n\nMINE = 1\n\n\ndef "),
 )
@@ -68,6 +71,9 @@ def test_edits_of_our_files_merge_with_ours_where_they_do_not_touch(updated: tup
     pyproject = (after / "pyproject.toml").read_text()
     assert '"rich>=14"' in pyproject
     assert '"anyio>=4"' in pyproject
+    alerts = (after / "observability/alerts.yaml").read_text()
+    assert "for: 10m\n        labels: {service: my-service, severity: page}" in alerts
+    assert "vector(0.9995)" in alerts
     security = (after / f"{SRC}/platform/security.py").read_text()
     assert security.startswith("# As of v0.2.0.\n")
     assert "\nMINE = 1\n" in security

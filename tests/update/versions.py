@@ -21,7 +21,7 @@ ITEMS = f"{SOURCE}/features/{{% if include_example %}}items{{% endif %}}"
 # DESIGN section 4, said a second time: what is yours, whatever copier.yml says.
 YOURS = re.compile(
     r"CHANGELOG\.md|LICENSE|README\.md|ready\.toml|uv\.lock|uv\.toml|docs/contacts\.md|tests/features/.+"
-    r"|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py|src/[^/]+/features/[^/]+/.+"
+    r"|observability/slo\.yaml|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py|src/[^/]+/features/[^/]+/.+"
 )
 
 # The platform's newest revision in this checkout, and the one that the second release adds.
@@ -73,6 +73,9 @@ CHANGES = (
     Edit("template/tests/rooms/test_platform.py", "evil.test", "wrong.test"),
     Edit("template/README.md.jinja", "## Begin", "## Start"),
     Edit("template/uv.toml", "2026-11-23", "2026-12-24"),
+    Edit("template/observability/alerts.yaml.jinja", "for: 5m", "for: 10m"),
+    Edit("template/observability/slo.yaml.jinja", "objective: 99.9", "objective: 99.8"),
+    Edit("template/docs/contacts.md.jinja", "second line", "manager on duty"),
     Edit("template/CHANGELOG.md", "\n", "\nThe second release says more here.\n"),
     Edit(f"{SOURCE}/main.py", "this file is yours", "this file is yours alone"),
     Edit(f"{SOURCE}/settings.py", "this file is yours", "this file is yours alone"),

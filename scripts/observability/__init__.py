@@ -1,0 +1,1 @@
+"""What writes the emitted files of observability/ that are made, not typed."""

@@ -1,0 +1,52 @@
+"""The queries of what is emitted, read out of the emitted files, and the metrics that they name."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORDS = {"and", "bool", "by", "group_left", "group_right", "ignoring", "offset", "on", "or", "unless", "without"}
+# Grafana puts these in before Prometheus sees a query.
+VARIABLES = {"$__rate_interval": "5m", "$window": "30d"}
+
+
+def rules(root: Path) -> list[dict[str, Any]]:
+    """Each alert and each record."""
+    groups = yaml.safe_load((root / "observability/alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(file.read_text())["panels"]
+    return found
+
+
+def queries(root: Path) -> Iterator[tuple[str, str]]:
+    """Where a query stands, and the query."""
+    for rule in rules(root):
+        yield rule.get("alert") or rule["record"], rule["expr"]
+    for file in sorted((root / "observability/dashboards").glob("*.json")):
+        for panel in panels(file):
+            for target in panel.get("targets", []):
+                yield f"{file.name}: {panel['title']}", substituted(target["expr"])
+    for code in re.findall(r"`([^`]+)`", (root / "docs/runbook.md").read_text()):
+        if re.search(r"\w\{|:rate", code):
+            yield f"runbook.md: {code}", code
+
+
+def substituted(expression: str) -> str:
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    return expression
+
+
+def metrics(expression: str) -> set[str]:
+    """The metrics that an expression names: no label, function, duration or keyword."""
+    bare = re.sub(r'"[^"]*"', "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", bare)
+    bare = re.sub(r"\b(by|on|group_left|group_right|ignoring|without)\s*\([^)]*\)", " ", bare)
+    bare = re.sub(r"\boffset\s+\w+", " ", bare)
+    return {word for word in re.findall(r"[a-zA-Z_][\w:]*\b(?!\s*\()", bare)} - WORDS

@@ -1,0 +1,76 @@
+"""`make profile` profiles the real service under requests, and a wrong call is told in one line."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.projects import Edit, Project
+from tests.servers.process import free_port
+from tests.service.conftest import migrated
+
+pytestmark = pytest.mark.servers
+SCRIPT = "scripts/profiling.py"
+
+
+def profile(project: Project, folder: Path, *arguments: str, port: int = 0) -> tuple[int, str, str]:
+    """Run the emitted script, as `make profile` does: exit code, stdout, stderr."""
+    env = migrated(project, f"sqlite:///{folder}/service.db") if arguments and arguments[0].isdigit() else {}
+    python = str(project.venv / "bin/python")
+    done = project.run(python, SCRIPT, *arguments, env={**env, "PORT": str(port or free_port())}, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def says_where_time_goes(project: Project, folder: Path) -> None:
+    code, told, _ = profile(project, folder, "2", "/v1/items")
+    assert code == 0
+    assert "requests/s" in told
+    assert " with 200" in told
+    assert "list_items  my_service/features/items/routes.py" in told  # the path, down to the store
+    assert "store.py" in told
+    assert "list_items" in (project.root / "profile.html").read_text()
+    assert told.rstrip().endswith("wrote profile.html: open it in a browser")
+
+
+def test_a_profile_says_where_the_time_goes(project: Project, tmp_path: Path) -> None:
+    says_where_time_goes(project.variant(tmp_path / "own"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit(SCRIPT, 'client.request("GET", path)', 'client.request("GET", "/livez")'),
+        Edit(SCRIPT, "serve(app)", "time.sleep(1)"),
+        Edit(SCRIPT, "profiler.write_html(report)", "report.touch()"),
+    ],
+    ids=["another path", "no service", "no report"],
+)
+def test_a_profile_of_something_else_is_noticed(project: Project, tmp_path: Path, edit: Edit) -> None:
+    with pytest.raises(AssertionError):
+        says_where_time_goes(project.variant(tmp_path / "sick", edit), tmp_path)
+
+
+def test_without_a_path_it_waits_for_other_peoples_requests(project: Project, tmp_path: Path) -> None:
+    code, told, _ = profile(project.variant(tmp_path / "own"), tmp_path, "1")
+    assert (code, "requests/s" in told, "wrote profile.html" in told) == (0, False, True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("x",), ("0",), ("-1",), ("5", "v1/items"), ("5", "/a", "/b")])
+def test_a_wrong_call_is_told_in_one_line(project: Project, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    code, told, error = profile(project, tmp_path, *arguments)
+    assert (code, told, len(error.splitlines())) == (2, "", 1)
+    assert error.startswith("type: make profile seconds=10 path=/v1/items")
+
+
+def test_a_taken_port_is_told_in_one_line(project: Project, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, error = profile(project.variant(tmp_path / "own"), tmp_path, "1", port=taken.getsockname()[1])
+    assert (code, len(error.splitlines())) == (1, 1)
+    assert error.startswith("cannot listen on 127.0.0.1:")
+
+
+def test_make_profile_calls_it_and_a_report_is_not_committed(project: Project) -> None:
+    made = project.run("make", "-n", "profile", "seconds=3", "path=/v1/items").stdout
+    assert made.rstrip().endswith("python scripts/profiling.py 3 /v1/items")
+    assert project.run("make", "-n", "profile").stdout.rstrip().endswith("python scripts/profiling.py 10")
+    assert "profile.html" in (project.root / ".gitignore").read_text().splitlines()
