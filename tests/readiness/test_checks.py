@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.projects import ROOT, Edit, Project, Service
+from tests.readiness import test_far
 from tests.readiness.conftest import KEY, Found, Prober, Served
 from tests.readiness.tls import proxied
 from tests.servers.postgres import Postgres
@@ -92,6 +93,13 @@ SABOTAGES: dict[str, list[Sabotage]] = {
             (Edit(f"{SRC}/platform/probe.py", "or header in self.taken", ""),),
         ),
     ],
+    "observability.traces": [
+        Sabotage("look at OTEL_EXPORTER_OTLP_ENDPOINT", env={"OTEL_SDK_DISABLED": "true"}),
+        Sabotage(
+            "look at OTEL_EXPORTER_OTLP_ENDPOINT",
+            (Edit(f"{SRC}/platform/http.py", "trace_id = parent[1].decode() if parent else ", "trace_id = "),),
+        ),
+    ],
     "scaling.alive": [
         Sabotage(
             "let /livez answer any Host",
@@ -166,6 +174,8 @@ SABOTAGES: dict[str, list[Sabotage]] = {
         Sabotage("look at the address of the clients", arguments=IN_PRODUCTION, well={"EXPOSE_DOCS": "false"}),
     ],
 }
+# Far ends of their own: proven and sabotaged in test_far.py.
+FAR = {"errors.tracked", "observability.metrics"}
 CASES = [(check, each) for check, sabotages in SABOTAGES.items() for each in sabotages]
 
 
@@ -180,7 +190,8 @@ def red(found: Found) -> set[str]:
 
 def test_every_check_has_a_sabotage(project: Project, bare_project: Project) -> None:
     assert all(SABOTAGES.values())
-    assert registered(project) == SABOTAGES.keys()
+    assert registered(project) == SABOTAGES.keys() | FAR
+    assert all(hasattr(test_far, f"test_{check.replace('.', '_')}_turns_red") for check in FAR)
     assert registered(bare_project) == registered(project)
 
 

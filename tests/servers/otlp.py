@@ -1,6 +1,7 @@
 """A collector for tests: takes what a service exports over OTLP/HTTP, on a real socket; it can be slow, or hang."""
 
 import gzip
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,6 +205,17 @@ def open_collector(delay: float = 0.0) -> Iterator[Collector]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Tempo's way to ask for a trace (grafana.com/docs/tempo/latest/api_docs, "Query"): 404 until it is there."""
+            wanted = self.path.removeprefix("/api/traces/")
+            spans = [{"spanId": span.span_id, "name": span.name} for span in collector.spans if span.trace_id == wanted]
+            found = {"batches": [{"scopeSpans": [{"spans": spans}], "traceId": wanted}]}
+            body = json.dumps(found).encode() if spans else b"trace not found"
+            self.send_response(200 if spans else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
