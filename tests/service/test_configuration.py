@@ -51,6 +51,53 @@ def test_a_setting_is_refused_by_name(project: Project, env: dict[str, str], nam
     assert sorted(refused(project, env)) == names
 
 
+OPTIONAL = Edit(
+    "src/my_service/settings.py",
+    "from .platform import PlatformSettings\n",
+    """from typing import Annotated
+
+from .platform import PlatformSettings
+from .platform.settings import OrOff, RealInProduction
+
+Mail = RealInProduction("smtp://mail.acme.com", embedded=("memory:",), optional=True)
+""",
+)
+MAIL = Edit(
+    "src/my_service/settings.py",
+    'can be told by its environment."""\n',
+    'can be told by its environment."""\n\n    mail_url: Annotated[str | None, OrOff, Mail] = None\n',
+)
+OFF = "rule and rule.optional and given and value is None"
+
+
+def optional(project: Project, folder: Path) -> dict[str, str]:
+    """For each way to set an optional part in production: the refusal, or the value that the service then has."""
+    code = "from my_service.platform.settings import load; from my_service.settings import Settings; "
+    code += "print(load(Settings).mail_url)"
+    made = project.variant(folder, OPTIONAL, MAIL)
+    found = {}
+    for value in ("", "memory://", "off", " OFF ", "smtp://mail.acme.test"):
+        done = made.run(str(made.venv / "bin/python"), "-c", code, env={**REAL, "MAIL_URL": value}, check=False)
+        found[value] = (done.stdout + done.stderr).strip().removeprefix("configuration refused: MAIL_URL: ")
+    return found
+
+
+def test_an_optional_part_needs_a_value_or_off_in_production(project: Project, tmp_path: Path) -> None:
+    advice = "type a value, or off; for example smtp://mail.acme.com"
+    found = {
+        "": f"production needs it, {advice}",
+        "memory://": f"production refuses an embedded stand-in, {advice}",
+        "off": "None",
+        " OFF ": "None",
+        "smtp://mail.acme.test": "smtp://mail.acme.test",
+    }
+    assert optional(project, tmp_path / "well") == found
+    lenient = project.variant(tmp_path / "lenient", Edit(SETTINGS, OFF, OFF.replace(" and given", "")))
+    assert optional(lenient, tmp_path / "a")[""] == "None"
+    strict = project.variant(tmp_path / "strict", Edit(SETTINGS, OFF, "False"))
+    assert optional(strict, tmp_path / "b")["off"] == f"production needs it, {advice}"
+
+
 def test_migrate_refuses_the_same_way(project: Project) -> None:
     assert refused(project, {"DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, "migrate") == ["DATABASE_URL"]
 

@@ -31,10 +31,18 @@ class RealInProduction:
     Args:
         like: An example of what to type.
         embedded: How values begin that only stand in for the real part, as in `sqlite:`.
+        optional: Whether `off` will do as well. It is a choice that somebody made; saying nothing is not. Such a
+            setting takes `OrOff` among its annotations, too.
     """
 
     like: str
     embedded: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to type."""
+        return f"type a value, or off; for example {self.like}" if self.optional else f"type for example {self.like}"
 
 
 class RoomSettings(BaseSettings):
@@ -73,6 +81,11 @@ def _split(value: Any) -> Any:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
+def _none_if_off(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() == "off" else value
+
+
+OrOff = BeforeValidator(_none_if_off)  # the literal `off` is None, and counts as given
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment
 
 
@@ -130,9 +143,11 @@ def _refusals(settings: RoomSettings) -> Iterator[str]:
         texts = text if isinstance(text, tuple) else (text,)
         rule = next((m for m in field.metadata if isinstance(m, RealInProduction)), None)
         given = name in settings.model_fields_set
+        if rule and rule.optional and given and value is None:
+            continue  # off: `ready` shows it as a gap
         if rule and not (given and any(texts)):
-            yield f"{name.upper()}: production needs it, for example {rule.like}"
+            yield f"{name.upper()}: production needs it, {rule.advice}"
         elif rule and any(str(t).startswith(rule.embedded) for t in texts if rule.embedded):
-            yield f"{name.upper()}: production refuses an embedded stand-in, type for example {rule.like}"
+            yield f"{name.upper()}: production refuses an embedded stand-in, {rule.advice}"
         elif given and any(isinstance(t, str) and _PLACEHOLDER.search(t) for t in texts):
             yield f"{name.upper()}: still holds a placeholder, type the real value"
