@@ -51,6 +51,19 @@ class Idempotency(Protocol):
         """
 
 
+class ErrorReports(Protocol):
+    """The room `errors`."""
+
+    def isolate(self) -> None:
+        """Keep what this request tells the reporter about itself from all others."""
+
+    def unhandled(self, error: BaseException) -> None:
+        """Report an error for which nobody had an answer."""
+
+    def logged(self, event: Json) -> None:
+        """Report what was logged as an error, its exception among it."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request and its answer, as far as known: made by the door, read by the rooms that watch."""
@@ -59,10 +72,13 @@ class Exchange:
     request_id: str
     trace_id: str
     started: float
+    span_id: str = ""
+    sampled: bool = False
     status: int = 0
     sent: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
+    reported: BaseException | None = None
 
     @property
     def route(self) -> str | None:
@@ -84,6 +100,7 @@ class State:
     settings: RoomSettings
     draining: bool = False
     database: Database | None = None
+    errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
     readiness: dict[str, Readiness] = field(default_factory=dict)
 
@@ -91,3 +108,9 @@ class State:
 def state_of(app: FastAPI) -> State:
     """The state of an application made by `create_app`."""
     return cast(State, app.state.platform)
+
+
+def release_of(app: FastAPI) -> str:
+    """What runs, as in `orders@1.2.0+4f3c2b1`: the name under which every backend files what it gets from here."""
+    commit = state_of(app).settings.git_commit
+    return f"{app.title}@{app.version}" + (f"+{commit}" if commit != "unknown" else "")
