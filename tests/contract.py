@@ -3,6 +3,7 @@
 CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
     "database": ("postgresql", "none"),
+    "error_monitoring": ("sentry", "none"),
     "include_example": (True, False),
     "python_version": ("3.12", "3.13", "3.14"),
 }
@@ -16,6 +17,7 @@ DEFAULTS = {
     "github_user": "your-org",
     "license": "apache-2.0",
     "database": "postgresql",
+    "error_monitoring": "sentry",
     "include_example": True,
     "python_version": "3.14",
 }
@@ -42,9 +44,9 @@ CONTRACT = {
 }
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("observability", "question", "error_monitoring http_instrumentation"),
+    ("observability", "question", "http_instrumentation"),
     ("observability", "route", "/__dev__"),
-    ("observability", "variable", "METRICS_PORT OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER SENTRY_DSN"),
+    ("observability", "variable", "METRICS_PORT OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER"),
     ("readiness", "command", "ready"),
     ("readiness", "route", "/__probe__/error"),
     ("readiness", "target", "ready"),

@@ -3,8 +3,14 @@
 import sys
 from collections.abc import Callable
 
+from tests.servers.bugsink import Bugsink
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
+
+
+def bugsink() -> str:
+    with Bugsink() as server:
+        return server.version
 
 
 def postgres() -> str:
@@ -13,6 +19,7 @@ def postgres() -> str:
 
 
 SERVERS: dict[str, Callable[[], str]] = {
+    "Bugsink": bugsink,
     "PostgreSQL": postgres,
 }
 

@@ -4,7 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.bugsink import Bugsink, Sink
 from tests.servers.postgres import Postgres, open_postgres
+
+
+@pytest.fixture(scope="session")
+def bugsink() -> Iterator[Bugsink]:
+    """The worker's Bugsink. A test that stops or breaks one opens its own."""
+    with Bugsink() as server:
+        yield server
+
+
+@pytest.fixture
+def sink(bugsink: Bugsink) -> Sink:
+    """A new project of Bugsink for one test."""
+    return bugsink.create_project()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ from .state import State
 ROOMS = (
     # what happened, as lines on stdout
     "logs",
+    # errors reported to Sentry
+    "errors",
     # every error as a problem document
     "problems",
     # the process: address, drain, exit

@@ -16,12 +16,13 @@ from pydantic import BeforeValidator
 
 from .redaction import redact
 from .settings import RoomSettings, part
-from .state import Exchange, current
+from .state import Exchange, State, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 PROBES = {"/livez", "/readyz"}  # seen every few seconds, of interest only while something is searched
 # Values of the platform's own making, in which no secret can be: most of each line.
 MADE_HERE = {"bytes", "level", "logger", "method", "ms", "request_id", "route", "status", "timestamp", "trace_id"}
+SERIOUS = {"critical", "error"}
 access = structlog.get_logger("access")
 
 
@@ -48,11 +49,17 @@ def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> Muta
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Send structlog's and the standard library's records the same way."""
-    configure(part(settings, Settings))
+    configure(part(settings, Settings), state_of(app))
 
 
-def configure(mine: Settings) -> None:
+def configure(mine: Settings, state: State | None = None) -> None:
     """Set up logging for this process; commands without an application use it too."""
+
+    def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if state and state.errors and event["level"] in SERIOUS:
+            state.errors.logged(event)
+        return event
+
     console = (mine.log_format or ("console" if mine.environment == "local" else "json")) == "console"
     level = logging.getLevelNamesMapping()[mine.log_level]
     shared: list[structlog.typing.Processor] = [
@@ -66,7 +73,7 @@ def configure(mine: Settings) -> None:
     else:
         render = structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=str))
         factory = structlog.BytesLoggerFactory()
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _redacted, render]
+    last: list[structlog.typing.Processor] = [reported, structlog.processors.format_exc_info, _redacted, render]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
