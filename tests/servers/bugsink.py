@@ -95,7 +95,7 @@ class Bugsink:
         for file in ("bugsink_conf.py", "db.sqlite3", "snappea.sqlite3"):
             shutil.copy(HOME / file, self.home / file)
         self.client.headers["Authorization"] = f"Bearer {(HOME / 'token').read_text()}"
-        command = [HOME / "venv/bin/gunicorn", f"--bind=127.0.0.1:{self.port}", "--threads=4"]
+        command: list[str | Path] = [HOME / "venv/bin/gunicorn", f"--bind=127.0.0.1:{self.port}", "--threads=4"]
         command += ["--graceful-timeout=1", "bugsink.wsgi"]
         self._process = Process(command, log=self.log, cwd=self.home, env=_env(self.home, BUGSINK_URL=self.url))
         self._process.wait_until(self.answers, START_SECONDS)
