@@ -133,6 +133,7 @@ class State:
     native_spans: bool = False  # whether FastAPI makes the spans of requests itself
     readiness: dict[str, Readiness] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)  # told each line of the log, after redaction
+    write: Line | None = None  # the shortest way for a line that is complete and holds no secret
     flushes: list[Callable[[], object]] = field(default_factory=list)  # called last and together; they may block
 
 
