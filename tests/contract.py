@@ -4,6 +4,7 @@ CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
     "database": ("postgresql", "none"),
     "error_monitoring": ("sentry", "none"),
+    "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
     "python_version": ("3.12", "3.13", "3.14"),
 }
@@ -18,6 +19,7 @@ DEFAULTS = {
     "license": "apache-2.0",
     "database": "postgresql",
     "error_monitoring": "sentry",
+    "http_instrumentation": "contrib",
     "include_example": True,
     "python_version": "3.14",
 }
@@ -44,9 +46,7 @@ CONTRACT = {
 }
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("observability", "question", "http_instrumentation"),
     ("observability", "route", "/__dev__"),
-    ("observability", "variable", "METRICS_PORT OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER"),
     ("readiness", "command", "ready"),
     ("readiness", "route", "/__probe__/error"),
     ("readiness", "target", "ready"),

@@ -82,7 +82,7 @@ class Project:
         self.venv = self.root / ".venv"
 
     def env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        kept = {name: value for name, value in os.environ.items() if name not in FOREIGN and name[:5] != "OTEL_"}
         return {**kept, "PYTHONPATH": str(self.root / "src"), **(more or {})}
 
     def run(

@@ -222,7 +222,7 @@ def test_a_running_service_answers_as_promised(project: Project, tmp_path: Path)
     [
         Edit(HEALTH, '"/version"', '"/about"'),
         Edit("src/my_service/platform/http.py", '(b"x-request-id"', '(b"x-other"'),
-        Edit("src/my_service/platform/http.py", "trace_id = parent[1].decode()", "pass"),
+        Edit("src/my_service/platform/http.py", "parent = _TRACEPARENT.fullmatch(value)", "pass"),
         Edit("src/my_service/platform/__init__.py", '    "api_docs",\n', ""),
     ],
     ids=["route", "request id", "traceparent", "docs"],

@@ -13,7 +13,11 @@ SOURCE = ROOT / "template" / "src"
 LONGEST = 300
 # What rooms may take from each other; all else goes through a protocol in `state`.
 SHARED = {"problems", "redaction", "settings", "state"}
-HELPERS = {"db": {"revisions"}}
+HELPERS = {
+    "db": {"revisions"},
+    "telemetry": {"telemetry_http", "telemetry_metrics", "telemetry_sdk"},
+    "telemetry_sdk": {"telemetry", "telemetry_traces"},
+}
 PUBLIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DISPLAYS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 CONTAINERS = {"Counter", "OrderedDict", "WeakKeyDictionary", "bytearray", "defaultdict", "deque", "dict", "list", "set"}

@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 from tests.servers.bugsink import Bugsink
+from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 
@@ -18,8 +20,14 @@ def postgres() -> str:
         return f"{server.version}, {type(server).__name__}"
 
 
+def otlp() -> str:
+    with open_collector() as collector:
+        return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
+
+
 SERVERS: dict[str, Callable[[], str]] = {
     "Bugsink": bugsink,
+    "OTLP receiver": otlp,
     "PostgreSQL": postgres,
 }
 

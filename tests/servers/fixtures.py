@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers.bugsink import Bugsink, Sink
+from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
 
 
@@ -32,3 +33,10 @@ def postgres() -> Iterator[Postgres]:
 def database_url(postgres: Postgres) -> str:
     """A new, empty database for one test."""
     return postgres.create_database()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector for one test."""
+    with open_collector() as opened:
+        yield opened

@@ -7,8 +7,9 @@ A room is a module. It exposes only what it needs of `Settings`, `install(app, s
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
 from importlib import metadata
 from types import ModuleType
@@ -16,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from . import features
 from .http import Door
 from .settings import RoomSettings, compose
-from .state import State
+from .state import State, current
 
 # Outermost first: requests meet them in this order, they open in it and close in reverse.
 ROOMS = (
+    # traces, metrics and logs over OTLP; closes last
+    "telemetry",
     # what happened, as lines on stdout
     "logs",
     # errors reported to Sentry
@@ -46,6 +49,7 @@ ROOMS = (
 )
 REQUIRED = {"health", "logs", "problems", "security", "server"}
 ROOM_DEADLINE = 10  # seconds for one room to open or to close
+FLUSH_DEADLINE = 5  # seconds for all together to send what they still hold
 
 
 def _load(names: Iterable[str]) -> list[ModuleType]:
@@ -75,10 +79,11 @@ else:
 class Service(FastAPI):
     """FastAPI with the door in front and the rooms' share in the OpenAPI document."""
 
+    door: Door
     rooms: list[ModuleType]
 
-    def build_middleware_stack(self) -> ASGIApp:
-        return Door(super().build_middleware_stack(), self.rooms, self.state.platform)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.door(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
@@ -114,10 +119,12 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         redoc_url=None,
         openapi_url=None,
         lifespan=_lifespan,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        # The room `telemetry` measures and decides; where it is absent or instruments otherwise, FastAPI looks away.
+        telemetry={"metrics": False, "logs": False, "operation_spans": False, "exclude": _excluded},
     )
     app.rooms = [room for room in _rooms if _name(room) not in without]
     app.state.platform = State(settings)
+    app.door = Door(super(Service, app).__call__, app.rooms, app.state.platform)
     for room in reversed(app.rooms):  # the middleware added last is the outermost
         if hasattr(room, "install"):
             room.install(app, settings)
@@ -127,9 +134,15 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
     return app
 
 
+def _excluded(scope: Scope) -> bool:
+    exchange = current.get()
+    return not (exchange and exchange.sampled and exchange.state.native_spans)
+
+
 @asynccontextmanager
 async def _lifespan(app: Service) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(_flush, app.state.platform.flushes)
         for room in app.rooms:
             if hasattr(room, "lifespan"):
                 context = room.lifespan(app, app.state.platform.settings)
@@ -145,3 +158,23 @@ async def _close(room: str, context: Any) -> None:
             await context.__aexit__(None, None, None)
     except TimeoutError:
         structlog.get_logger("platform").error("room did not close in time", room=room, seconds=ROOM_DEADLINE)
+
+
+async def _flush(calls: list[Callable[[], object]]) -> None:
+    """Call them side by side in threads that die with the process: a far end that hangs cannot hold it."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    calls.clear()
+
+    def work() -> None:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with suppress(RuntimeError):  # the loop did not wait so long
+            loop.call_soon_threadsafe(over.set)
+
+    threading.Thread(target=work, daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_DEADLINE):
+            await over.wait()

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from contextvars import Token
 from types import ModuleType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,11 +17,11 @@ from .state import Exchange, State, current
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, parent id, flags; all zero is invalid.
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
 class Door:
-    """Outermost ASGI application of the service.
+    """Outermost ASGI application of the service, around FastAPI with all that it instruments.
 
     Args:
         app: What lies behind the door.
@@ -41,8 +42,8 @@ class Door:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        exchange = _open(scope)
-        token = current.set(exchange)
+        exchange = _open(scope, self.state)
+        token: Token[Exchange | None] | None = current.set(exchange)
 
         async def watched(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):
@@ -55,6 +56,8 @@ class Door:
                     hook(exchange, headers)
             elif message["type"] == "http.response.body":
                 exchange.sent += len(message.get("body", b""))
+                if not message.get("more_body"):  # background tasks are not waited for by anybody
+                    exchange.seconds = time.perf_counter() - exchange.started
             await send(message)
 
         try:
@@ -64,20 +67,26 @@ class Door:
         except Exception as error:
             exchange.error = error  # answered further in, and logged by `finish`
             if not exchange.status:
+                token = None  # the server logs it: its line shall have the ids
                 raise
         finally:
-            exchange.seconds = time.perf_counter() - exchange.started
+            exchange.seconds = exchange.seconds or time.perf_counter() - exchange.started
             for hook in self.finish:
                 hook(exchange)
-            current.reset(token)
+            if token:
+                current.reset(token)
 
 
-def _open(scope: Scope) -> Exchange:
-    request_id = trace_id = ""
+def _open(scope: Scope, state: State) -> Exchange:
+    request_id, parent = "", None
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode()
-        elif name == b"traceparent" and (parent := _TRACEPARENT.fullmatch(value)):
-            trace_id = parent[1].decode()
-    trace_id = trace_id or secrets.token_hex(16)
-    return Exchange(scope, request_id or trace_id, trace_id, time.perf_counter())
+        elif name == b"traceparent" and not parent:
+            parent = _TRACEPARENT.fullmatch(value)
+    trace_id = parent[1].decode() if parent else secrets.token_hex(16)
+    exchange = Exchange(scope, state, request_id or trace_id, trace_id, time.perf_counter())
+    if parent:
+        exchange.parent_id = parent[2].decode()
+        exchange.parent_sampled = bool(int(parent[3], 16) & 1)
+    return exchange

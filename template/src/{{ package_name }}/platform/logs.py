@@ -1,27 +1,40 @@
 """What happened, one line per event on stdout: JSON for machines, columns for a person at a terminal.
 
-Every line of a request carries its ids. The access line goes straight to orjson and stdout: it is written for each
-request, and the bridge from the standard library's logging would cost three times as much.
+Every line of a request carries its ids. The access line goes straight to orjson and stdout, past structlog, too: it is
+written for each request, and nothing in it has to be looked up.
 """
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
 import structlog
 from fastapi import FastAPI
+from opentelemetry import trace
 from pydantic import BeforeValidator
 
 from .redaction import redact
 from .settings import RoomSettings, part
-from .state import Exchange, State, current, state_of
+from .state import PROBES, Exchange, Line, State, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-PROBES = {"/livez", "/readyz"}  # seen every few seconds, of interest only while something is searched
 # Values of the platform's own making, in which no secret can be: most of each line.
-MADE_HERE = {"bytes", "level", "logger", "method", "ms", "request_id", "route", "status", "timestamp", "trace_id"}
+MADE_HERE = {
+    "bytes",
+    "level",
+    "logger",
+    "method",
+    "ms",
+    "request_id",
+    "route",
+    "span_id",
+    "status",
+    "timestamp",
+    "trace_id",
+}
 SERIOUS = {"critical", "error"}
 access = structlog.get_logger("access")
 
@@ -32,12 +45,33 @@ class Settings(RoomSettings):
     log_format: Literal["console", "json"] | None = None  # by default console locally, else json
     log_level: Annotated[Level, BeforeValidator(lambda value: str(value).upper())] = "INFO"
 
+    @property
+    def console(self) -> bool:
+        """Whether a person reads along."""
+        return (self.log_format or ("console" if self.environment == "local" else "json")) == "console"
+
+    @property
+    def level(self) -> int:
+        """The level by its number in the standard library."""
+        return logging.getLevelNamesMapping()[self.log_level]
+
 
 def _ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if exchange := current.get():
         event.setdefault("request_id", exchange.request_id)
         event.setdefault("trace_id", exchange.trace_id)
+        if exchange.span_id:
+            event.setdefault("span_id", _inner() or exchange.span_id)
+    elif span_id := _inner():
+        event.setdefault("trace_id", f"{trace.get_current_span().get_span_context().trace_id:032x}")
+        event.setdefault("span_id", span_id)
     return event
+
+
+def _inner() -> str:
+    """The span that the code is in just now, such as a user's own around a part of a request."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.span_id:016x}" if context.is_valid else ""
 
 
 def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -49,19 +83,20 @@ def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> Muta
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Send structlog's and the standard library's records the same way."""
-    configure(part(settings, Settings), state_of(app))
+    mine, state = part(settings, Settings), state_of(app)
+    configure(mine, state)
+    if not mine.console and mine.level <= logging.INFO:
+        state.write = _writer(state.lines)
 
 
 def configure(mine: Settings, state: State | None = None) -> None:
-    """Set up logging for this process; commands without an application use it too."""
+    """Set up logging for this process; commands without an application use it too.
 
-    def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if state and state.errors and event["level"] in SERIOUS:
-            state.errors.logged(event)
-        return event
-
-    console = (mine.log_format or ("console" if mine.environment == "local" else "json")) == "console"
-    level = logging.getLevelNamesMapping()[mine.log_level]
+    Args:
+        mine: How much is said, and in which form.
+        state: Its reporter is told each error, its listeners each line, redacted.
+    """
+    console, level = mine.console, mine.level
     shared: list[structlog.typing.Processor] = [
         _ids,
         structlog.processors.add_log_level,
@@ -73,7 +108,19 @@ def configure(mine: Settings, state: State | None = None) -> None:
     else:
         render = structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=str))
         factory = structlog.BytesLoggerFactory()
-    last: list[structlog.typing.Processor] = [reported, structlog.processors.format_exc_info, _redacted, render]
+
+    def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if state and state.errors and event["level"] in SERIOUS:
+            state.errors.logged(event)
+        return event
+
+    def told(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for listen in state.lines if state else ():
+            listen(event)
+        return event
+
+    exception = structlog.processors.format_exc_info
+    last: list[structlog.typing.Processor] = [reported, exception, _redacted, told, render]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -81,6 +128,19 @@ def configure(mine: Settings, state: State | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     _bridge(level, shared, last)
+
+
+def _writer(listeners: Sequence[Line]) -> Line:
+    """A way to stdout for lines that are complete and hold no secret."""
+    out = sys.stdout.buffer
+
+    def write(event: Mapping[str, Any]) -> None:
+        for listen in listeners:
+            listen(event)
+        out.write(orjson.dumps(event, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        out.flush()
+
+    return write
 
 
 def _bridge(level: int, shared: list[structlog.typing.Processor], last: list[structlog.typing.Processor]) -> None:
@@ -105,13 +165,21 @@ def finish(exchange: Exchange) -> None:
     path = exchange.scope["path"]
     if exchange.error:
         structlog.get_logger("errors").error("unhandled error", exc_info=exchange.error)
-    log = access.debug if path in PROBES else access.info
-    log(
-        "request",
-        method=exchange.scope.get("method", "WEBSOCKET"),
-        path=path[:256],
-        route=exchange.route,
-        status=exchange.status,
-        bytes=exchange.sent,
-        ms=round(exchange.seconds * 1000, 2),
-    )
+    event = {
+        "method": exchange.scope.get("method", "WEBSOCKET"),
+        "path": path[:256],
+        "route": exchange.route,
+        "status": exchange.status,
+        "bytes": exchange.sent,
+        "ms": round(exchange.seconds * 1000, 2),
+    }
+    if path in PROBES:
+        access.debug("request", **event)
+    elif exchange.state.write is None:
+        access.info("request", **event)
+    else:
+        event["path"] = redact(event["path"])
+        event |= {"event": "request", "request_id": exchange.request_id, "trace_id": exchange.trace_id}
+        if exchange.span_id:
+            event["span_id"] = exchange.span_id
+        exchange.state.write(event | {"level": "info", "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z"})

@@ -12,10 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .problems import response
 from .settings import Names, RealInProduction, RoomSettings, part
-from .state import Exchange
+from .state import PROBES, Exchange
 
-# Probes come to an address, not to a name.
-ANY_HOST = {"/livez", "/readyz"}
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -63,7 +61,8 @@ class Gate:
                 length = value
             elif name == b"transfer-encoding":
                 streamed = True
-        if not self._known(host.decode("latin-1")) and scope["path"] not in ANY_HOST:
+        # probes come to an address, not to a name
+        if not self._known(host.decode("latin-1")) and scope["path"] not in PROBES:
             await response(400, "unknown-host", "This host is not served here.")(scope, receive, send)
         elif length.isdigit() and int(length) > self.most:
             detail = f"The body has more than {self.most} bytes."

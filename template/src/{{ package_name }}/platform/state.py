@@ -5,7 +5,7 @@ Rooms do not import one another, so each can be read, replaced or removed alone.
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -15,6 +15,10 @@ from starlette.types import Scope
 from .settings import RoomSettings
 
 Json = Mapping[str, Any]
+# Asked every few seconds, by address, by whoever starts and balances: neither traffic nor news.
+PROBES = {"/livez", "/readyz"}
+# https://opentelemetry.io/docs/specs/semconv/http/http-spans/: what else clients make up is one name, `_OTHER`.
+METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", "WEBSOCKET"}
 
 
 class NotReady(Exception):
@@ -34,8 +38,24 @@ class Database(Protocol):
             NotReady: It does not.
         """
 
+    def trace(self, provider: Any) -> None:
+        """Make each statement one client span of OpenTelemetry's `TracerProvider`."""
+
+    def connections(self) -> tuple[int, int, int]:
+        """How many are idle, how many are used, and how many there may be."""
+
     async def close(self) -> None:
         """Give all connections back."""
+
+
+class Telemetry(Protocol):
+    """The room `telemetry`, while it has somewhere to send to."""
+
+    def begin(self, exchange: "Exchange") -> None:
+        """Decide whether the request is sampled."""
+
+    def finish(self, exchange: "Exchange") -> None:
+        """Count the request."""
 
 
 class Idempotency(Protocol):
@@ -66,14 +86,22 @@ class ErrorReports(Protocol):
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and its answer, as far as known: made by the door, read by the rooms that watch."""
+    """One request and its answer, as far as known: made by the door, read by the rooms that watch.
+
+    Ids are those of W3C Trace Context, in hex. `span_id` is empty where there is no span: telemetry is off, or the
+    request is not sampled.
+    """
 
     scope: Scope
+    state: "State"
     request_id: str
     trace_id: str
     started: float
-    span_id: str = ""
+    parent_id: str = ""  # the caller's span
+    parent_sampled: bool = False
     sampled: bool = False
+    span_id: str = ""
+    token: Token[Any] | None = None  # of the context that telemetry has put around an unsampled request
     status: int = 0
     sent: int = 0
     seconds: float = 0.0
@@ -81,16 +109,30 @@ class Exchange:
     reported: BaseException | None = None
 
     @property
+    def method(self) -> str:
+        """The method, `WEBSOCKET` or `_OTHER`: as many names as this says, whatever a client sends."""
+        method: str = self.scope.get("method", "WEBSOCKET")
+        return method if method in METHODS else "_OTHER"
+
+    @property
     def route(self) -> str | None:
-        """The template of the route, as in `/v1/items/{item_id}`; None if there was none."""
+        """The template of the route, as in `/v1/items/{item_id}`, joined over mounts; None if there was none."""
         found = self.scope.get("fastapi", {}).get("effective_route_context") or self.scope.get("route")
         path: str | None = getattr(found, "path_format", None) or getattr(found, "path", None)
-        return path and self.scope.get("root_path", "") + path
+        if path is None:
+            return None
+        prefix = self.scope.get("root_path", "")
+        if prefix and prefix != self.scope.get("app_root_path", prefix):
+            for name, value in self.scope.get("path_params", {}).items():  # of a mount below a parameter
+                if "{" + name not in path:
+                    prefix = prefix.replace(f"/{value}", "/{" + name + "}", 1)
+        return str(prefix + path)
 
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 Readiness = Callable[["State"], Awaitable[str]]
+Line = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(slots=True)
@@ -102,7 +144,12 @@ class State:
     database: Database | None = None
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
+    telemetry: Telemetry | None = None
+    native_spans: bool = False  # whether FastAPI makes the spans of requests itself
     readiness: dict[str, Readiness] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)  # told each line of the log, after redaction
+    write: Line | None = None  # the shortest way for a line that is complete and holds no secret
+    flushes: list[Callable[[], object]] = field(default_factory=list)  # called last and together; they may block
 
 
 def state_of(app: FastAPI) -> State:

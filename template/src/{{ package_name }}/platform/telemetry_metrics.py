@@ -1,0 +1,156 @@
+"""The metrics of the service: names, units and attributes here are what alerts and dashboards are written against.
+
+After https://opentelemetry.io/docs/specs/semconv/; few on purpose, since each costs storage in every instance.
+"""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from .state import PROBES, Database, Exchange, State
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
+TICK = 0.25  # seconds between two looks at the event loop
+PROC = Path("/proc/self")
+Found = Iterable[Observation]
+
+
+class Requests:
+    """Counts and times HTTP requests; probes are no traffic, and the length of a WebSocket is no latency."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.duration = meter.create_histogram(
+            "http.server.request.duration",
+            unit="s",
+            description="Duration of HTTP server requests.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self.active: Counter[tuple[str, str]] = Counter()
+        meter.create_observable_up_down_counter(
+            "http.server.active_requests",
+            [self._active],
+            unit="{request}",
+            description="Number of active HTTP server requests.",
+        )
+        self.attributes: dict[tuple[str | None, str, int, str, str], dict[str, Any]] = {}
+
+    def begin(self, exchange: Exchange) -> None:
+        """See a request come."""
+        if exchange.scope["type"] == "http" and exchange.scope["path"] not in PROBES:
+            self.active[exchange.method, _scheme(exchange)] += 1
+
+    def finish(self, exchange: Exchange) -> None:
+        """See it answered."""
+        if exchange.scope["type"] != "http" or exchange.scope["path"] in PROBES:
+            return
+        method, scheme, status = exchange.method, _scheme(exchange), exchange.status or 500
+        self.active[method, scheme] -= 1
+        error = "" if status < 500 else type(exchange.error).__qualname__ if exchange.error else str(status)
+        key = (exchange.route, method, status, scheme, error)
+        attributes = self.attributes.get(key)
+        if attributes is None:
+            attributes = self.attributes[key] = _attributes(*key)
+        around = None
+        if exchange.sampled and exchange.span_id:  # an exemplar: from the histogram to one trace behind it
+            ids = int(exchange.trace_id, 16), int(exchange.span_id, 16)
+            span = NonRecordingSpan(SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+            around = set_span_in_context(span)
+        self.duration.record(exchange.seconds, attributes, around)
+
+    def _active(self, options: CallbackOptions) -> Found:
+        for (method, scheme), count in list(self.active.items()):
+            yield Observation(count, {"http.request.method": method, "url.scheme": scheme})
+
+
+def _scheme(exchange: Exchange) -> str:
+    return "https" if exchange.scope["scheme"] == "https" else "http"  # a proxy may say anything
+
+
+def _attributes(route: str | None, method: str, status: int, scheme: str, error: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "http.request.method": method,
+        "http.response.status_code": status,
+        "url.scheme": scheme,
+    }
+    return found | ({"http.route": route} if route else {}) | ({"error.type": error} if error else {})
+
+
+class Lag:
+    """How long the event loop was late: the time that one blocking call takes from all requests."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.longest = 0.0
+        meter.create_observable_gauge(
+            "process.event_loop.lag",
+            [self._look],
+            unit="s",
+            description="Longest delay of the event loop since the last look.",
+        )
+
+    def _look(self, options: CallbackOptions) -> Found:
+        longest, self.longest = self.longest, 0.0
+        yield Observation(longest)
+
+    async def watch(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            due = time.monotonic() + TICK
+            await asyncio.sleep(TICK)
+            self.longest = max(self.longest, time.monotonic() - due)
+
+
+def install(provider: MeterProvider, state: State) -> tuple[Requests, Lag]:
+    """Make the instruments of this process."""
+    meter = provider.get_meter(__name__)
+    meter.create_observable_counter("process.cpu.time", [_cpu], unit="s", description="CPU seconds by mode.")
+    if PROC.is_dir():  # Linux; elsewhere a developer does without
+        meter.create_observable_up_down_counter(
+            "process.memory.usage", [_memory], unit="By", description="Physical memory in use."
+        )
+        meter.create_observable_up_down_counter(
+            "process.unix.file_descriptor.count", [_files], unit="{file_descriptor}", description="Open files."
+        )
+    if state.database:
+        _pool(meter, state.database)
+    return Requests(meter), Lag(meter)
+
+
+def _cpu(options: CallbackOptions) -> Found:
+    times = os.times()
+    yield Observation(times.user, {"cpu.mode": "user"})
+    yield Observation(times.system, {"cpu.mode": "system"})
+
+
+def _memory(options: CallbackOptions) -> Found:
+    resident = int((PROC / "statm").read_text().split()[1])  # in pages: proc(5)
+    yield Observation(resident * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _files(options: CallbackOptions) -> Found:
+    yield Observation(len(os.listdir(PROC / "fd")))
+
+
+def _pool(meter: Meter, database: Database) -> None:
+    name = {"db.client.connection.pool.name": "db"}
+
+    def count(options: CallbackOptions) -> Found:
+        idle, used, _ = database.connections()
+        yield Observation(idle, {**name, "db.client.connection.state": "idle"})
+        yield Observation(used, {**name, "db.client.connection.state": "used"})
+
+    def most(options: CallbackOptions) -> Found:
+        yield Observation(database.connections()[2], name)
+
+    meter.create_observable_up_down_counter(
+        "db.client.connection.count", [count], unit="{connection}", description="Connections of the pool by state."
+    )
+    meter.create_observable_up_down_counter(
+        "db.client.connection.max", [most], unit="{connection}", description="Connections that the pool may have."
+    )

@@ -1,0 +1,123 @@
+"""The spans that leave the service: numbered as the door says, sampled as the settings say, and without secrets."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation import httpx
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider, sampling
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import SpanKind, Status
+
+from .redaction import redact
+from .state import current
+
+# Queries hold what people searched, and their tokens: the path says which call it was.
+QUERIES = ("url.query",)
+ADDRESSES = ("http.url", "url.full")
+LONGEST = 2_048  # characters of an attribute: clients choose paths and user agents
+LONGEST_EVENT = 16_384  # characters of one of an event, such as a traceback
+
+
+class _Ids(RandomIdGenerator):
+    """Gives the first span of a sampled request the trace id that the door has made for it."""
+
+    def generate_trace_id(self) -> int:
+        exchange = current.get()
+        if exchange and exchange.sampled and not exchange.span_id:
+            return int(exchange.trace_id, 16)
+        return super().generate_trace_id()
+
+
+class _Note(SpanProcessor):
+    """Tells the rooms which span is the request's."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        exchange = current.get()
+        if exchange and not exchange.span_id and span.kind is SpanKind.SERVER:
+            found = span.get_span_context()
+            exchange.trace_id, exchange.span_id = f"{found.trace_id:032x}", f"{found.span_id:016x}"
+
+
+class Redacting(SpanExporter):
+    """Takes secrets out of spans in the exporter's thread, where no request waits.
+
+    Args:
+        exporter: Gets the copies.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self.exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send copies without secrets."""
+        return self.exporter.export([_clean(span) for span in spans])
+
+    def shutdown(self) -> None:
+        """Give up what is under way."""
+        self.exporter.shutdown()
+
+
+def _clean(span: ReadableSpan) -> ReadableSpan:
+    return ReadableSpan(
+        redact(span.name),
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=_attributes(span.attributes),
+        events=[Event(event.name, _attributes(event.attributes), event.timestamp) for event in span.events],
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code, redact(span.status.description)),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    found = {}
+    for name, value in (given or {}).items():
+        if name in ADDRESSES:
+            value = str(value).partition("?")[0]
+        if name not in QUERIES:
+            found[name] = redact(value, name)
+    return found
+
+
+def make(kind: str, ratio: float, resource: Resource, far: Mapping[str, Any]) -> TracerProvider:
+    """Make the provider of spans.
+
+    Args:
+        kind: Which sampler, by the name that OTEL_TRACES_SAMPLER has for it.
+        ratio: The share of traces that it takes, where it takes a share.
+        resource: Who sends.
+        far: Arguments of the exporter.
+    """
+    root = sampling.TraceIdRatioBased(ratio)
+    samplers: dict[str, sampling.Sampler] = {
+        "always_off": sampling.ALWAYS_OFF,
+        "always_on": sampling.ALWAYS_ON,
+        "parentbased_always_off": sampling.DEFAULT_OFF,
+        "parentbased_always_on": sampling.DEFAULT_ON,
+        "parentbased_traceidratio": sampling.ParentBased(root),
+        "traceidratio": root,
+    }
+    limits = SpanLimits(max_attribute_length=LONGEST_EVENT, max_span_attribute_length=LONGEST)
+    provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
+    provider.add_span_processor(_Note())
+    provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter(**far))))
+    _trace_calls(provider)
+    return provider
+
+
+def _trace_calls(provider: TracerProvider) -> None:
+    """Make each call by httpx, where it is installed, one client span that hands its trace on."""
+    for library, kind in (("httpx", "HTTPXClientInstrumentor"), ("httpx2", "HTTPX2ClientInstrumentor")):
+        if find_spec(library):
+            getattr(httpx, kind)().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())

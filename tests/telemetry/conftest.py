@@ -1,0 +1,187 @@
+"""Services that are watched: each kind of instrumentation, exporting to a collector of the kit."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.projects import Edit, Project, Service, render
+from tests.servers.otlp import Collector, Span, open_collector
+
+KINDS = ("contrib", "native")
+DATABASE = "schema.sqlite"
+SETTLED = 0.4  # seconds after which a second span of the same request would have arrived, too
+# Quick, so that tests need not wait; the bounds of the machinery stay as they are.
+QUICK = {
+    "LOG_FORMAT": "json",
+    "OTEL_BSP_SCHEDULE_DELAY": "100",
+    "OTEL_METRIC_EXPORT_INTERVAL": "200",
+    "SHUTDOWN_DRAIN_SECONDS": "0",
+}
+ROUTES = '''"""Routes for the proofs of telemetry."""
+
+import os
+import time
+from collections.abc import AsyncIterator
+
+import httpx2
+import structlog
+from fastapi import APIRouter, BackgroundTasks, WebSocket
+from fastapi.responses import StreamingResponse
+
+router = APIRouter(prefix="/watch")
+
+
+@router.api_route("/plain/{name}", methods=["GET", "POST"])
+async def plain(name: str) -> dict[str, str]:
+    structlog.get_logger("feature").info("inside", password="hunter2", harmless="seen")
+    return {"name": name}
+
+
+@router.get("/sync")
+def sync() -> dict[str, str]:
+    return {}
+
+
+@router.get("/stream")
+async def stream() -> StreamingResponse:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"part"
+
+    return StreamingResponse(parts())
+
+
+@router.get("/boom")
+async def boom() -> None:
+    raise RuntimeError("harmless password=hunter2")
+
+
+@router.get("/later")
+async def later(tasks: BackgroundTasks) -> dict[str, str]:
+    tasks.add_task(time.sleep, 0.5)
+    return {}
+
+
+@router.get("/block")
+async def block() -> dict[str, str]:
+    time.sleep(0.6)
+    return {}
+
+
+@router.get("/call")
+async def call() -> dict[str, str]:
+    async with httpx2.AsyncClient() as client:
+        answer = await client.get(os.environ["CALL_URL"] + "/far?token=hunter2")
+    return {"status": str(answer.status_code)}
+
+
+@router.websocket("/socket")
+async def socket(peer: WebSocket) -> None:
+    await peer.accept()
+    for _ in range(3):
+        await peer.send_text(await peer.receive_text())
+    await peer.close()
+
+
+@router.websocket("/crash")
+async def crash(peer: WebSocket) -> None:
+    raise RuntimeError("before the handshake")
+'''
+MOUNTED = Edit(
+    "src/my_service/main.py",
+    "app = create_app(load(Settings), without=set())\n",
+    """from fastapi import FastAPI  # noqa: E402
+
+app = create_app(load(Settings), without=set())
+sub = FastAPI()
+
+
+@sub.get("/x/{y}")
+async def inner(y: str) -> dict[str, str]:
+    return {"y": y}
+
+
+app.mount("/sub", sub)
+app.mount("/tenants/{tenant}", sub)
+""",
+)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A service and the collector that it exports to."""
+
+    service: Service
+    collector: Collector
+
+    def ask(
+        self, path: str, *, sampled: bool = True, headers: Mapping[str, str] | None = None
+    ) -> tuple[httpx.Response, str, str]:
+        """Ask with a `traceparent` of a caller: the answer, its trace id and its span id."""
+        trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
+        parent = {"traceparent": f"00-{trace_id}-{span_id}-{sampled:02x}"}
+        answer = self.service.client.get(path, headers=parent | dict(headers or {}))
+        return answer, trace_id, span_id
+
+    def trace(self, trace_id: str) -> list[Span]:
+        """All spans of a trace, once its server span is there and no other follows."""
+        self.collector.wait_until(lambda: any(s.trace_id == trace_id for s in self.collector.server_spans()))
+        time.sleep(SETTLED)
+        return [span for span in self.collector.spans if span.trace_id == trace_id]
+
+    def lines(self, text: str) -> int:
+        return self.service.log.count(text)
+
+
+Watch = Callable[..., AbstractContextManager[Watched]]
+
+
+def prepared(project: Project) -> Project:
+    """Add the routes for the proofs, and a database with the schema, to be copied."""
+    project.cli("migrate", env={"DATABASE_URL": f"sqlite:///{DATABASE}"}, check=True)
+    feature = project.root / "src" / "my_service" / "features" / "watch"
+    feature.mkdir()
+    (feature / "__init__.py").write_text("")
+    (feature / "routes.py").write_text(ROUTES)
+    MOUNTED.apply(project.root)
+    return project
+
+
+@pytest.fixture(scope="session")
+def kinds(template: Path, project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
+    """A service of each kind, with the routes; native needs nothing that contrib does not install."""
+    contrib = project.variant(tmp_path_factory.mktemp("contrib") / "service")
+    native = Project(render(template, tmp_path_factory.mktemp("native"), http_instrumentation="native"))
+    native.venv = project.venv
+    return {"contrib": prepared(contrib), "native": prepared(native)}
+
+
+@contextmanager
+def watch(project: Project, folder: Path, collector: Collector, **env: str) -> Iterator[Watched]:
+    """Serve with telemetry on; everything is sampled that has no caller who says otherwise."""
+    database = shutil.copy(project.root / DATABASE, folder / DATABASE)
+    where = {"CALL_URL": collector.url, "DATABASE_URL": f"sqlite:///{database}"}
+    with project.serve(folder / "run", where | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url} | QUICK | env) as service:
+        yield Watched(service, collector)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def watched(
+    request: pytest.FixtureRequest, kinds: dict[str, Project], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    """A service of each kind in turn, shared by the tests of a module: they leave it running."""
+    with open_collector() as collector, watch(kinds[request.param], tmp_path_factory.mktemp("w"), collector) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, kinds: dict[str, Project]) -> Project:
+    """The project of each kind in turn."""
+    return kinds[request.param]
