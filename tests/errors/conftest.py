@@ -20,7 +20,6 @@ import structlog
 from fastapi import APIRouter, HTTPException, WebSocket
 
 from ...platform.problems import ServiceError, Unavailable
-from ...platform.state import current
 
 sentry_sdk.set_tag("region", "eu")
 log = structlog.get_logger("fault")
@@ -90,14 +89,6 @@ async def use_the_sdk(who: str, fails: bool = False) -> None:
         sentry_sdk.set_context("mine", {"password": "s3cr3t-mine", "note": "harmless-note"})
         sentry_sdk.add_breadcrumb(message="token=s3cr3t-crumb harmless-crumb")
     sentry_sdk.capture_message(f"mine of {who}", level="error")
-
-
-@router.get("/span")
-async def sampled() -> None:
-    exchange = current.get()
-    assert exchange
-    exchange.span_id, exchange.sampled = "00f067aa0ba902b7", True
-    raise RuntimeError("in a span")
 
 
 @router.get("/storm/{number}")
