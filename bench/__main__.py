@@ -20,7 +20,7 @@ def table(case: Case, result: Result) -> str:
     lines = [f"{case.name}: {case.limit}"]
     for subject, measures in medians(result.rounds).items():
         figures = "  ".join(f"{name} {value:.4g} {result.unit[name]}" for name, value in measures.items())
-        lines.append(f"  {subject:10} {figures}")
+        lines.append(f"  {subject:12} {figures}")
     lines += [f"  ratio      {name} {value:.3g}" for name, value in result.ratio.items()]
     for name, limit in result.limits.items():
         figures = f"{limit.measured:.3g}, {limit.kind} {limit.bound:.3g}"

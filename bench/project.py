@@ -52,9 +52,9 @@ def import_copier() -> measure.Used:
     return measure.run([sys.executable, "-c", "import copier"], env=environment())
 
 
-def make_service(template: Path, service: Path, prepare: Callable[[Path], None]) -> Path:
+def make_service(template: Path, service: Path, prepare: Callable[[Path], None], *options: str) -> Path:
     """Copy a service, let `prepare` add to it, install it with its bytecode: its `bin` folder."""
-    copy(template, service)
+    copy(template, service, *options)
     prepare(service)
     measure.run(["make", "setup"], cwd=service, env=environment() | {"UV_COMPILE_BYTECODE": "1"})
     folder = service / ".venv" / "bin"

@@ -3,6 +3,7 @@
 CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
     "database": ("postgresql", "none"),
+    "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
     "python_version": ("3.12", "3.13", "3.14"),
@@ -17,6 +18,7 @@ DEFAULTS = {
     "github_user": "your-org",
     "license": "apache-2.0",
     "database": "postgresql",
+    "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
     "include_example": True,
     "python_version": "3.14",
@@ -53,8 +55,6 @@ METRICS = """
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("observability", "question", "error_monitoring"),
-    ("observability", "variable", "SENTRY_DSN"),
     ("secrets", "question", "secrets_manager"),
     ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME SECRETS_BACKEND SECRETS_DIR VAULT_ADDR"),
     ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),

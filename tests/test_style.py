@@ -16,7 +16,7 @@ SHARED = {"problems", "redaction", "settings", "state"}
 HELPERS = {
     "db": {"revisions"},
     "telemetry": {"telemetry_http", "telemetry_metrics", "telemetry_sdk"},
-    "telemetry_sdk": {"telemetry_traces"},
+    "telemetry_sdk": {"telemetry", "telemetry_traces"},
 }
 PUBLIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DISPLAYS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)

@@ -1,6 +1,5 @@
 """What the service sends is looked for at the far end: a trace store, the real Prometheus, the real Bugsink."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.projects import Edit, Project, Service
-from tests.readiness.conftest import KEY, Found, Prober, Served
+from tests.readiness.conftest import Found, Prober, Served
 from tests.servers.bugsink import Bugsink, Sink
-from tests.servers.otlp import Collector, open_collector
+from tests.servers.otlp import open_collector
 from tests.servers.process import free_port
 from tests.servers.prometheus import Prometheus
 
@@ -112,13 +111,9 @@ def test_observability_metrics_turns_red(impatient: Prober, served: Served) -> N
 # --- errors -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def bugsink() -> Iterator[Bugsink]:
-    with Bugsink() as server:
-        yield server
-
-
-def tracked(prober: Prober, served: Served, bugsink: Bugsink, listed: Sink, reported: Sink) -> tuple[str, str, str, int]:
+def tracked(
+    prober: Prober, served: Served, bugsink: Bugsink, listed: Sink, reported: Sink
+) -> tuple[str, str, str, int]:
     """Report errors to one project, and look for them in another or the same."""
     name(prober, "tracker", f"{bugsink.url}/api/canonical/0/issues/?project={listed.number}", "TRACKER_TOKEN")
     token = str(bugsink.client.headers["Authorization"]).removeprefix("Bearer ")
@@ -160,7 +155,9 @@ def test_errors_tracked_turns_red(impatient: Prober, served: Served, bugsink: Bu
 def test_production_has_to_name_its_far_ends(
     project: Project, prober: Prober, served: Served, tmp_path: Path, area: str, checks: dict[str, str]
 ) -> None:
-    edit = Edit("src/my_service/platform/health.py", '"environment": settings.environment', '"environment": "production"')
+    edit = Edit(
+        "src/my_service/platform/health.py", '"environment": settings.environment', '"environment": "production"'
+    )
     with served(project.variant(tmp_path / "production", edit)) as service:
         found = prober.look(service, "--area", area, "--yes")
     gaps = {each["check"]: each["step"] for each in found.report["outcomes"] if each["status"] == "gap"}

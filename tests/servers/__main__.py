@@ -6,10 +6,16 @@ from importlib.metadata import version
 
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.browser import open_browser
+from tests.servers.bugsink import Bugsink
 from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
+
+
+def bugsink() -> str:
+    with Bugsink() as server:
+        return server.version
 
 
 def postgres() -> str:
@@ -39,6 +45,7 @@ def alertmanager() -> str:
 
 SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
+    "Bugsink": bugsink,
     "Chromium": chromium,
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,

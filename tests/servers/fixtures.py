@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.servers.browser import open_browser
+from tests.servers.bugsink import Bugsink, Sink
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
 
@@ -15,6 +16,19 @@ def browser() -> Iterator[Browser]:
     """The worker's browser."""
     with open_browser() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def bugsink() -> Iterator[Bugsink]:
+    """The worker's Bugsink. A test that stops or breaks one opens its own."""
+    with Bugsink() as server:
+        yield server
+
+
+@pytest.fixture
+def sink(bugsink: Bugsink) -> Sink:
+    """A new project of Bugsink for one test."""
+    return bugsink.create_project()
 
 
 @pytest.fixture(scope="session")

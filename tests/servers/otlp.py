@@ -207,7 +207,7 @@ def open_collector(delay: float = 0.0) -> Iterator[Collector]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            """Tempo's way to ask for a trace (grafana.com/docs/tempo/latest/api_docs, "Query"): 404 until it is there."""
+            """Tempo's way to ask for a trace (grafana.com/docs/tempo/latest/api_docs): 404 until it is there."""
             wanted = self.path.removeprefix("/api/traces/")
             spans = [{"spanId": span.span_id, "name": span.name} for span in collector.spans if span.trace_id == wanted]
             found = {"batches": [{"scopeSpans": [{"spans": spans}], "traceId": wanted}]}

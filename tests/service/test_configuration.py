@@ -13,6 +13,7 @@ REAL = {
     "ENVIRONMENT": "production",
     "DATABASE_URL": f"postgresql://app:{SECRET}@127.0.0.1:1/orders",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "off",
+    "SENTRY_DSN": "off",
     "SHUTDOWN_DRAIN_SECONDS": "0",
     "TRUSTED_HOSTS": "orders.acme.test",
 }
@@ -34,13 +35,15 @@ def refused(project: Project, env: dict[str, str], command: str = "serve") -> li
 @pytest.mark.parametrize(
     ("env", "names"),
     [
-        ({"ENVIRONMENT": "production"}, ["DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "TRUSTED_HOSTS"]),
+        ({"ENVIRONMENT": "production"}, ["DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "SENTRY_DSN", "TRUSTED_HOSTS"]),
         ({**REAL, "DATABASE_URL": ""}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": "sqlite:///./local.db"}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": "postgresql://app:change-me@db.acme.test/x"}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": "postgresql://app:x@db.example.com/x"}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": f"{SECRET}"}, ["DATABASE_URL"]),
+        ({**REAL, "SENTRY_DSN": ""}, ["SENTRY_DSN"]),
+        ({**REAL, "SENTRY_DSN": "https://public@sentry.example.com/1"}, ["SENTRY_DSN"]),
         ({**REAL, "TRUSTED_HOSTS": "*"}, ["TRUSTED_HOSTS"]),
         ({**REAL, "TRUSTED_HOSTS": " , "}, ["TRUSTED_HOSTS"]),
         ({**REAL, "PORT": SECRET, "LOG_LEVEL": SECRET}, ["LOG_LEVEL", "PORT"]),
@@ -132,9 +135,9 @@ def test_real_settings_are_served(project: Project, tmp_path: Path) -> None:
 
 
 def test_a_service_without_a_database_needs_none(bare_project: Project, tmp_path: Path) -> None:
-    assert refused(bare_project, {"ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off"}) == [
-        "TRUSTED_HOSTS"
-    ]
+    assert refused(
+        bare_project, {"ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off", "SENTRY_DSN": "off"}
+    ) == ["TRUSTED_HOSTS"]
     with bare_project.serve(tmp_path, {**REAL, "DATABASE_URL": ""}) as service:
         assert service.client.get("/readyz").status_code == 200
 

@@ -30,6 +30,8 @@ ROOMS = (
     "telemetry",
     # what happened, as lines on stdout
     "logs",
+    # errors reported to Sentry
+    "errors",
     # every error as a problem document
     "problems",
     # the process: address, drain, exit
@@ -162,10 +164,11 @@ async def _close(room: str, context: Any) -> None:
         structlog.get_logger("platform").error("room did not close in time", room=room, seconds=ROOM_DEADLINE)
 
 
-async def _flush(calls: Iterable[Callable[[], object]]) -> None:
+async def _flush(calls: list[Callable[[], object]]) -> None:
     """Call them side by side in threads that die with the process: a far end that hangs cannot hold it."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    calls.clear()
 
     def work() -> None:
         for thread in threads:

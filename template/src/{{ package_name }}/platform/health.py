@@ -11,17 +11,11 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from .settings import RoomSettings, part
+from .settings import RoomSettings
 from .state import NotReady, Readiness, State, state_of
 
 DEADLINE = 2.0  # seconds for one part to answer
 FRESH = 1.0  # seconds for which an answer is shared: probes of many balancers cost the database one
-
-
-class Settings(RoomSettings):
-    """What the build knows of itself."""
-
-    git_commit: str = "unknown"
 
 
 class Parts:
@@ -79,6 +73,6 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         return {
             "name": app.title,
             "version": app.version,
-            "commit": part(settings, Settings).git_commit,
+            "commit": settings.git_commit,
             "environment": settings.environment,
         }

@@ -1,12 +1,13 @@
 """What happened, one line per event on stdout: JSON for machines, columns for a person at a terminal.
 
-Every line of a request carries its ids. The access line goes straight to orjson and stdout: it is written for each
-request, and the bridge from the standard library's logging would cost three times as much.
+Every line of a request carries its ids. The access line goes straight to orjson and stdout, past structlog, too: it is
+written for each request, and nothing in it has to be looked up.
 """
 
 import logging
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -17,7 +18,7 @@ from pydantic import BeforeValidator
 
 from .redaction import redact
 from .settings import RoomSettings, part
-from .state import PROBES, Exchange, Line, current, state_of
+from .state import PROBES, Exchange, Line, State, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 # Values of the platform's own making, in which no secret can be: most of each line.
@@ -34,6 +35,7 @@ MADE_HERE = {
     "timestamp",
     "trace_id",
 }
+SERIOUS = {"critical", "error"}
 access = structlog.get_logger("access")
 
 
@@ -42,6 +44,16 @@ class Settings(RoomSettings):
 
     log_format: Literal["console", "json"] | None = None  # by default console locally, else json
     log_level: Annotated[Level, BeforeValidator(lambda value: str(value).upper())] = "INFO"
+
+    @property
+    def console(self) -> bool:
+        """Whether a person reads along."""
+        return (self.log_format or ("console" if self.environment == "local" else "json")) == "console"
+
+    @property
+    def level(self) -> int:
+        """The level by its number in the standard library."""
+        return logging.getLevelNamesMapping()[self.log_level]
 
 
 def _ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -71,18 +83,20 @@ def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> Muta
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Send structlog's and the standard library's records the same way."""
-    configure(part(settings, Settings), state_of(app).lines)
+    mine, state = part(settings, Settings), state_of(app)
+    configure(mine, state)
+    if not mine.console and mine.level <= logging.INFO:
+        state.write = _writer(state.lines)
 
 
-def configure(mine: Settings, listeners: Sequence[Line] = ()) -> None:
+def configure(mine: Settings, state: State | None = None) -> None:
     """Set up logging for this process; commands without an application use it too.
 
     Args:
         mine: How much is said, and in which form.
-        listeners: Told each line, redacted.
+        state: Its reporter is told each error, its listeners each line, redacted.
     """
-    console = (mine.log_format or ("console" if mine.environment == "local" else "json")) == "console"
-    level = logging.getLevelNamesMapping()[mine.log_level]
+    console, level = mine.console, mine.level
     shared: list[structlog.typing.Processor] = [
         _ids,
         structlog.processors.add_log_level,
@@ -95,12 +109,18 @@ def configure(mine: Settings, listeners: Sequence[Line] = ()) -> None:
         render = structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=str))
         factory = structlog.BytesLoggerFactory()
 
+    def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if state and state.errors and event["level"] in SERIOUS:
+            state.errors.logged(event)
+        return event
+
     def told(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        for listen in listeners:
+        for listen in state.lines if state else ():
             listen(event)
         return event
 
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _redacted, told, render]
+    exception = structlog.processors.format_exc_info
+    last: list[structlog.typing.Processor] = [reported, exception, _redacted, told, render]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -108,6 +128,19 @@ def configure(mine: Settings, listeners: Sequence[Line] = ()) -> None:
         cache_logger_on_first_use=True,
     )
     _bridge(level, shared, last)
+
+
+def _writer(listeners: Sequence[Line]) -> Line:
+    """A way to stdout for lines that are complete and hold no secret."""
+    out = sys.stdout.buffer
+
+    def write(event: Mapping[str, Any]) -> None:
+        for listen in listeners:
+            listen(event)
+        out.write(orjson.dumps(event, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        out.flush()
+
+    return write
 
 
 def _bridge(level: int, shared: list[structlog.typing.Processor], last: list[structlog.typing.Processor]) -> None:
@@ -132,13 +165,21 @@ def finish(exchange: Exchange) -> None:
     path = exchange.scope["path"]
     if exchange.error:
         structlog.get_logger("errors").error("unhandled error", exc_info=exchange.error)
-    log = access.debug if path in PROBES else access.info
-    log(
-        "request",
-        method=exchange.scope.get("method", "WEBSOCKET"),
-        path=path[:256],
-        route=exchange.route,
-        status=exchange.status,
-        bytes=exchange.sent,
-        ms=round(exchange.seconds * 1000, 2),
-    )
+    event = {
+        "method": exchange.scope.get("method", "WEBSOCKET"),
+        "path": path[:256],
+        "route": exchange.route,
+        "status": exchange.status,
+        "bytes": exchange.sent,
+        "ms": round(exchange.seconds * 1000, 2),
+    }
+    if path in PROBES:
+        access.debug("request", **event)
+    elif exchange.state.write is None:
+        access.info("request", **event)
+    else:
+        event["path"] = redact(event["path"])
+        event |= {"event": "request", "request_id": exchange.request_id, "trace_id": exchange.trace_id}
+        if exchange.span_id:
+            event["span_id"] = exchange.span_id
+        exchange.state.write(event | {"level": "info", "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z"})

@@ -13,6 +13,7 @@ from http.client import responses
 from typing import Any
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
@@ -112,11 +113,18 @@ def _methods(app: FastAPI, first: str) -> str:
     return ", ".join(sorted({method for context in same for method in context.methods or ()})) or first
 
 
+def _say(error: Exception, status: int) -> None:
+    """A client reads no more than the status; why, the logs say. 503 is the business of the part that is away."""
+    if status >= 500 and status != 503:
+        structlog.get_logger("problems").error("answered with an error", status=status, exc_info=error)
+
+
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Answer every kind of error."""
 
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> Response:
+        _say(error, error.status)
         return response(error.status, error.code, error.detail, headers=error.headers)
 
     @app.exception_handler(HTTPException)
@@ -126,6 +134,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = _methods(app, headers.get("Allow", ""))
+        _say(error, error.status_code)
         code = responses.get(error.status_code, "error").lower().replace(" ", "-")
         return response(error.status_code, code, str(error.detail), headers=headers)
 

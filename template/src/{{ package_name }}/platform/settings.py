@@ -57,6 +57,7 @@ class RoomSettings(BaseSettings):
     )
 
     environment: Literal["local", "test", "staging", "production"] = "local"
+    git_commit: str = "unknown"  # set by the build
 
     @classmethod
     def settings_customise_sources(

@@ -71,6 +71,19 @@ class Idempotency(Protocol):
         """
 
 
+class ErrorReports(Protocol):
+    """The room `errors`."""
+
+    def isolate(self) -> None:
+        """Keep what this request tells the reporter about itself from all others."""
+
+    def unhandled(self, error: BaseException) -> None:
+        """Report an error for which nobody had an answer."""
+
+    def logged(self, event: Json) -> None:
+        """Report what was logged as an error, its exception among it."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request and its answer, as far as known: made by the door, read by the rooms that watch.
@@ -93,6 +106,7 @@ class Exchange:
     sent: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
+    reported: BaseException | None = None
 
     @property
     def method(self) -> str:
@@ -128,15 +142,23 @@ class State:
     settings: RoomSettings
     draining: bool = False
     database: Database | None = None
+    errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
     telemetry: Telemetry | None = None
     native_spans: bool = False  # whether FastAPI makes the spans of requests itself
     readiness: dict[str, Readiness] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)  # told each line of the log, after redaction
     spans: list[Any] = field(default_factory=list)  # exporters of OpenTelemetry: given each span, after redaction
+    write: Line | None = None  # the shortest way for a line that is complete and holds no secret
     flushes: list[Callable[[], object]] = field(default_factory=list)  # called last and together; they may block
 
 
 def state_of(app: FastAPI) -> State:
     """The state of an application made by `create_app`."""
     return cast(State, app.state.platform)
+
+
+def release_of(app: FastAPI) -> str:
+    """What runs, as in `orders@1.2.0+4f3c2b1`: the name under which every backend files what it gets from here."""
+    commit = state_of(app).settings.git_commit
+    return f"{app.title}@{app.version}" + (f"+{commit}" if commit != "unknown" else "")

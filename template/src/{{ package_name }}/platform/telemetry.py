@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from fastapi import FastAPI
 from opentelemetry import context, metrics, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HALF = (1 << 64) - 1
 NOWHERE = Context()
+BAGGAGE = W3CBaggagePropagator()
 
 
 def _address(url: str) -> str:
@@ -124,13 +126,12 @@ class Watch:
         if not self.sampler:
             return
         trace_id = int(exchange.trace_id, 16)
-        state = _trace_state(exchange) if exchange.parent_id else None
-        around = _around(exchange, trace_id, exchange.parent_sampled, state) if exchange.parent_id else NOWHERE
+        parent = _around(exchange, trace_id, exchange.parent_sampled) if exchange.parent_id else NOWHERE
         if exchange.scope["path"] not in PROBES:
-            result = self.sampler.should_sample(around, trace_id, "request", trace.SpanKind.SERVER)
+            result = self.sampler.should_sample(parent, trace_id, "request", trace.SpanKind.SERVER)
             exchange.sampled = bool(result.decision.is_sampled())  # type: ignore[no-untyped-call]
         if not exchange.sampled:  # what the request calls is not sampled either, and calls carry its trace id
-            exchange.token = context.attach(_around(exchange, trace_id, False, state))
+            exchange.token = context.attach(_around(exchange, trace_id, False))
 
     def finish(self, exchange: Exchange) -> None:
         """Count the request with its answer."""
@@ -140,16 +141,19 @@ class Watch:
             self.requests.finish(exchange)
 
 
-def _around(exchange: Exchange, trace_id: int, sampled: bool, state: TraceState | None) -> Context:
-    span_id = int(exchange.parent_id, 16) if exchange.parent_id else trace_id & HALF or 1
+def _around(exchange: Exchange, trace_id: int, sampled: bool) -> Context:
+    """The context in which a request without a span of its own runs: its ids, and what the caller hands on."""
     flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
-    remote = bool(exchange.parent_id)
-    return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, remote, flags, state)), NOWHERE)
-
-
-def _trace_state(exchange: Exchange) -> TraceState | None:
-    given = [value.decode("latin-1") for name, value in exchange.scope["headers"] if name == b"tracestate"]
-    return TraceState.from_header(given) if given else None
+    if not exchange.parent_id:
+        return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, trace_id & HALF or 1, False, flags)), NOWHERE)
+    handed: dict[bytes, list[str]] = {b"baggage": [], b"tracestate": []}
+    for name, value in exchange.scope["headers"]:
+        if name in handed:
+            handed[name].append(value.decode("latin-1"))
+    state = TraceState.from_header(handed[b"tracestate"]) if handed[b"tracestate"] else None
+    span = NonRecordingSpan(SpanContext(trace_id, int(exchange.parent_id, 16), True, flags, state))
+    baggage = {"baggage": ",".join(handed[b"baggage"])}
+    return set_span_in_context(span, BAGGAGE.extract(baggage, NOWHERE) if baggage["baggage"] else NOWHERE)
 
 
 def begin(exchange: Exchange) -> None:
@@ -200,6 +204,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     state.flushes += parts.flushes
     watching = asyncio.create_task(lag.watch()) if lag else None
     yield
+    state.telemetry = None
     if watching:
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from fastapi import FastAPI
@@ -14,7 +14,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from .state import Line
+from .state import Line, release_of
+
+if TYPE_CHECKING:
+    from .telemetry import Settings
 
 # Set from the pod's own fields (downward API); names of https://opentelemetry.io/docs/specs/semconv/resource/k8s/.
 POD = (
@@ -44,7 +47,7 @@ class Parts:
     flushes: list[Callable[[], object]] = field(default_factory=list)
 
 
-def build(app: FastAPI, settings: Any, watchers: Sequence[Any]) -> Parts:
+def build(app: FastAPI, settings: "Settings", watchers: Sequence[Any]) -> Parts:
     """Make the providers that the settings of the room ask for; nothing is sent before they are used.
 
     Args:
@@ -70,21 +73,21 @@ def build(app: FastAPI, settings: Any, watchers: Sequence[Any]) -> Parts:
     return parts
 
 
-def _resource(app: FastAPI, settings: Any) -> Resource:
+def _resource(app: FastAPI, settings: "Settings") -> Resource:
     given = settings.pairs("otel_resource_attributes")
     if settings.otel_service_name:
         given["service.name"] = settings.otel_service_name
     ours = {
         "deployment.environment.name": settings.environment,
         "service.name": app.title,
-        "service.version": app.version,
-        "vcs.ref.head.revision": getattr(settings, "git_commit", "unknown"),
+        "service.version": release_of(app),
+        "vcs.ref.head.revision": settings.git_commit,
     }
     pod = {name.lower().replace("_", "."): os.environ[name] for name in POD if os.environ.get(name)}
     return Resource.create({**ours, **pod, **given})
 
 
-def _far(settings: Any, signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
+def _far(settings: "Settings", signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
     """The arguments of an exporter; a signal's own variable wins over the common one."""
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
     return {
@@ -94,7 +97,7 @@ def _far(settings: Any, signal: Literal["logs", "metrics", "traces"]) -> dict[st
     }
 
 
-def _readers(settings: Any) -> list[Any]:
+def _readers(settings: "Settings") -> list[Any]:
     if settings.sends("metrics"):
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -124,7 +127,7 @@ def _scraped(host: str, port: int) -> Any:
     return reader
 
 
-def _lines(settings: Any, resource: Resource) -> tuple[Line, Callable[[], object]]:
+def _lines(settings: "Settings", resource: Resource) -> tuple[Line, Callable[[], object]]:
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor

@@ -1,0 +1,79 @@
+"""What the whole wiring costs a request at each share of sampled traces, with each instrumentation.
+
+Door, ids, access log, redaction, security headers, host check, body limit, metrics and traces to a collector that
+answers, errors to a Sentry that nobody listens at: all as in production, against FastAPI alone in the same rounds.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import project
+from bench.cases.overhead import PATH, PRODUCTION_LIKE, WARM_SECONDS, commands, prepare
+from bench.harness import Case, Limit, Measures, Result, interleave, paired_ratio
+from bench.server import HOST, serving
+from tests.servers.otlp import open_collector
+from tests.servers.process import free_port
+
+FLOORS = {"contrib": 0.55, "native": 0.50}
+SHARES = ("0", "0.01", "0.1", "1")
+SOLD = "0.1"  # the share at which the floors are promised: the default of production
+INTERVAL = "5000"  # milliseconds between two exports of metrics: several in each round
+
+
+def measured(name: str, service: Path, tools: Path, seconds: float, env: dict[str, str]) -> Measures:
+    """A fresh process: start, warm up, load."""
+    port = free_port()
+    env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE | env
+    log = service / f"{name}.log"
+    log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
+    with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
+        server.cpu_per_request(PATH, WARM_SECONDS)
+        return {"cpu_per_request": server.cpu_per_request(PATH, seconds) * 1e6}
+
+
+@contextmanager
+def collecting() -> Iterator[str]:
+    """The address of a collector that keeps nothing: a load of minutes would fill the memory."""
+    with open_collector() as collector:
+        collector.take = lambda path, body, headers: None  # type: ignore[method-assign]
+        yield collector.url
+
+
+def run(rounds: int, full: bool) -> Result:
+    seconds = 6.0 if full else 3.0
+    with TemporaryDirectory() as folder, collecting() as collector:
+        template = project.export(Path(folder) / "template")
+        sides: dict[str, Callable[[], Measures]] = {}
+        for kind in FLOORS:
+            service = Path(folder) / kind
+            tools = project.make_service(template, service, prepare, "--data", f"http_instrumentation={kind}")
+            sides.setdefault("bare", partial(measured, "bare", service, tools, seconds, {}))
+            for share in SHARES:
+                env = {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+                    "OTEL_METRIC_EXPORT_INTERVAL": INTERVAL,
+                    "OTEL_TRACES_SAMPLER_ARG": share,
+                    "SENTRY_DSN": f"http://key@{HOST}:9/1",  # read where the room `errors` is there
+                }
+                sides[f"{kind} {share}"] = partial(measured, "service", service, tools, seconds, env)
+        for side in sides.values():
+            side()  # compiles what the installation did not, and shows a mistake before the rounds
+        found = interleave(sides, rounds)
+    ratio = {name: paired_ratio(found, "bare", name, "cpu_per_request") for name in sides if name != "bare"}
+    return Result(
+        unit={"cpu_per_request": "us"},
+        rounds=found,
+        ratio=ratio,
+        limits={kind: Limit("floor", floor, ratio[f"{kind} {SOLD}"]) for kind, floor in FLOORS.items()},
+    )
+
+
+CASE = Case(
+    name="wiring",
+    limit="fully wired, at 10 % sampling and equal CPU, 0.55 times the answers of FastAPI alone (native: 0.50)",
+    run=run,
+)

@@ -1,0 +1,202 @@
+"""What a real Sentry-compatible server gets of an error: once, whole, and linked to its trace."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.errors.conftest import ERRORS, TRACE, by_text, parent, reporting
+from tests.projects import Edit, Project, Service
+from tests.servers.bugsink import Bugsink, Sink
+from tests.servers.otlp import Collector
+from tests.servers.process import ServerError
+
+pytestmark = pytest.mark.servers
+PLATFORM = "src/my_service/platform"
+BODY = {"local": "x", "cause": "harmless cause", "message": "harmless message"}
+
+
+def placed(event: dict[str, Any], route: str, method: str = "GET") -> None:
+    """The event says what ran, where, and for which request."""
+    assert event["release"] == "my-service@0.1.0+4f3c2b1"
+    assert event["environment"] == "staging"
+    assert event["transaction"] == route
+    assert event["contexts"]["trace"]["trace_id"] == TRACE
+    assert event["tags"]["request_id"] == TRACE
+    assert event["request"]["method"] == method
+    assert event["request"]["url"].startswith("http://127.0.0.1:")
+    assert "?" not in event["request"]["url"]
+
+
+def handled(event: dict[str, Any]) -> bool:
+    values = event["exception"]["values"]
+    assert values[-1]["stacktrace"]["frames"][-1]["in_app"]
+    return bool(values[-1]["mechanism"]["handled"])
+
+
+def check_unhandled(service: Service, sink: Sink) -> None:
+    """Sampled or not, in a route, in a thread, in a socket: reported once each, as unhandled."""
+    for flags in ("01", "00"):
+        assert service.client.post("/fault/raise/a?q=1", json=BODY, headers=parent(flags)).status_code == 500
+    assert service.client.get("/fault/thread/a", headers=parent()).status_code == 500
+    url = f"ws://127.0.0.1:{service.port}/fault/socket"
+    with connect(url, additional_headers=parent()) as socket, pytest.raises(ConnectionClosed):
+        socket.recv(timeout=5)
+    found = by_text(sink, 5)  # four, and that the schema is missing
+    assert len(sink.events()) == 5
+    both = [event for event in sink.events() if event.get("transaction") == "/fault/raise/{name}"]
+    assert len(both) == 2
+    for event in both:
+        placed(event, "/fault/raise/{name}", "POST")
+        assert [value["value"] for value in event["exception"]["values"]] == ["harmless cause", "harmless message"]
+    placed(found["thread a"], "/fault/thread/{name}")
+    assert found["in a socket"]["contexts"]["trace"]["trace_id"] == TRACE
+    assert found["in a socket"]["request"]["method"] == "WEBSOCKET"
+    assert not any(handled(event) for event in (*both, found["thread a"], found["in a socket"]))
+
+
+def check_logged(service: Service, sink: Sink) -> None:
+    """structlog's and the standard library's, with an exception or without, and an answer that is an error."""
+    for path in ("stdlib", "caught", "answered", "answered/service", "away", "fine"):
+        service.client.get(f"/fault/{path}", headers=parent("00"))
+    service.client.post("/fault/log", json={"message": "by hand", "nested": {}, "raw": "", "headers": {}})
+    sink.wait(6)
+    events = {(event.get("logentry") or {}).get("message", ""): event for event in sink.events()}
+    placed(events["stdlib says harmless"], "/fault/stdlib")
+    assert events["stdlib says harmless"]["logger"] == "library"
+    placed(events["told"], "/fault/caught")
+    assert handled(events["told"])
+    answered = {e["transaction"]: e for e in sink.events() if e["logentry"]["message"] == "answered with an error"}
+    assert answered.keys() == {"/fault/answered", "/fault/answered/service"}
+    for route, event in answered.items():
+        placed(event, route)
+        assert handled(event)
+    assert answered["/fault/answered"]["exception"]["values"][-1]["type"] == "HTTPException"
+    assert events["by hand"]["transaction"] == "/fault/log"
+    assert len(sink.events()) == 6  # and that the schema is missing: nothing of `away` and `fine`
+
+
+def check_once(service: Service, sink: Sink) -> None:
+    """An error that is logged and then raised is reported once."""
+    assert service.client.get("/fault/caught?again=true").status_code == 500
+    assert service.client.get("/fault/thread/last").status_code == 500
+    found = sink.wait(3)
+    assert [event["transaction"] for event in found if "transaction" in event] == [
+        "/fault/thread/{name}",
+        "/fault/caught",
+    ]
+
+
+def check_own_use(service: Service, sink: Sink) -> None:
+    """What a feature reports by the SDK itself is linked and redacted, and its tags stay with their request."""
+    for who in ("alice", "nobody"):
+        service.client.get(f"/fault/mine/{who}", headers=parent())
+    found = by_text(sink, 3)
+    placed(found["mine of alice"], "/fault/mine/{who}")
+    assert found["mine of alice"]["tags"]["who"] == "alice"
+    assert found["mine of alice"]["contexts"]["mine"] == {"password": "[redacted]", "note": "harmless-note"}
+    assert found["mine of alice"]["breadcrumbs"]["values"][0]["message"] == "token=[redacted] harmless-crumb"
+    assert found["mine of nobody"]["tags"]["region"] == "eu"
+    assert "who" not in found["mine of nobody"]["tags"]
+    assert "mine" not in found["mine of nobody"]["contexts"]
+
+
+def check_storm(service: Service, sink: Sink) -> None:
+    """A storm sends ten reports, of what is raised and of what is logged, and the log tells the rest once."""
+    for number in range(40):
+        service.client.get(f"/fault/storm/{number}")
+        service.client.get(f"/fault/storm/{number}/logged")
+    service.process.send(signal.SIGTERM)
+    assert service.process.wait() == 0
+    kinds = [event.get("transaction") for event in sink.wait(21)]
+    assert kinds.count("/fault/storm/{number}") == 10
+    assert kinds.count("/fault/storm/{number}/logged") == 10
+    told = [line for line in service.log.splitlines() if "error reports left out" in line]
+    assert len(told) == 2
+    assert all('"count":30' in line for line in told)
+
+
+Check = Callable[[Service, Sink], None]
+CHECKS: list[Check] = [check_unhandled, check_logged, check_once, check_own_use, check_storm]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_errors_arrive(faulty: Project, sink: Sink, tmp_path: Path, check: Check) -> None:
+    with reporting(faulty, tmp_path, sink.dsn) as service:
+        check(service, sink)
+
+
+@pytest.mark.parametrize(
+    ("check", "edit"),
+    [
+        (check_unhandled, Edit(ERRORS, "        reports.unhandled(exchange.error)\n", "        pass\n")),
+        (check_unhandled, Edit(ERRORS, '"handled": False', '"handled": True')),
+        (check_unhandled, Edit(ERRORS, '"trace_id": exchange.trace_id', '"trace_id": secrets.token_hex(16)')),
+        (check_unhandled, Edit(ERRORS, "            release=release,\n", "")),
+        (check_unhandled, Edit(ERRORS, "            environment=environment,\n", "")),
+        (check_unhandled, Edit(ERRORS, '        body["transaction"] = exchange.route\n', "")),
+        (check_unhandled, Edit(ERRORS, "if error and exchange and error is exchange.error:", "if False:")),
+        (check_logged, Edit(f"{PLATFORM}/logs.py", '{"critical", "error"}', '{"critical"}')),
+        (check_logged, Edit(f"{PLATFORM}/problems.py", "        _say(error, error.status_code)\n", "")),
+        (check_logged, Edit(f"{PLATFORM}/problems.py", "status >= 500 and status != 503", "status >= 500")),
+        (check_once, Edit(ERRORS, "exchange.reported is error", "False")),
+        (check_own_use, Edit(ERRORS, "        reports.isolate()\n", "        pass\n")),
+        (check_own_use, Edit(ERRORS, "        if exchange := current.get():", "        if exchange := None:")),
+        (check_storm, Edit(ERRORS, "return self.seen[kind] <= MOST", "return True")),
+        (check_storm, Edit(ERRORS, r"[0-9a-f-]{8,}|\d+", "x{9}")),
+    ],
+)
+def test_a_sabotaged_room_fails_the_proof(
+    faulty: Project, sink: Sink, tmp_path: Path, check: Check, edit: Edit
+) -> None:
+    sick = [edit]
+    if check is check_unhandled and "is exchange.error" in edit.old:  # the second guard against a second report
+        sick.append(Edit(ERRORS, "exchange.reported is error", "False"))
+    with (
+        reporting(faulty, tmp_path, sink.dsn, *sick) as service,
+        pytest.raises((AssertionError, ServerError, KeyError)),
+    ):
+        check(service, sink)
+
+
+def test_an_error_that_happens_outside_of_requests_is_reported(
+    bugsink: Bugsink, faulty: Project, tmp_path: Path
+) -> None:
+    sink = bugsink.create_project()
+    with reporting(faulty, tmp_path, sink.dsn):
+        (event,) = sink.wait()
+    assert event["logentry"]["message"] == "not ready"
+    assert "request" not in event
+
+
+def linked(project: Project, folder: Path, sink: Sink, collector: Collector, *edits: Edit) -> tuple[set[str], set[str]]:
+    """The span ids of a failing, sampled request: of its report, and of its span in the collector."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    with reporting(project, folder, sink.dsn, *edits, **env) as service:
+        assert service.client.get("/fault/thread/span", headers=parent()).status_code == 500
+        event = by_text(sink, 2)["thread span"]
+        collector.wait_until(lambda: any(span.trace_id == TRACE for span in collector.server_spans()))
+    resource = collector.server_spans()[0].resource
+    assert event["release"] == resource["service.version"]
+    assert event["environment"] == resource["deployment.environment.name"]
+    spans = {span.span_id for span in collector.server_spans() if span.trace_id == TRACE}
+    return {event["contexts"]["trace"]["span_id"]}, spans
+
+
+def test_a_report_names_the_span_and_the_resource_of_the_telemetry(
+    faulty: Project, sink: Sink, collector: Collector, tmp_path: Path
+) -> None:
+    reported, exported = linked(faulty, tmp_path, sink, collector)
+    assert reported == exported
+
+
+def test_a_report_that_makes_up_its_span_is_noticed(
+    faulty: Project, sink: Sink, collector: Collector, tmp_path: Path
+) -> None:
+    sick = Edit(ERRORS, "exchange.span_id or secrets", "secrets")
+    reported, exported = linked(faulty, tmp_path, sink, collector, sick)
+    assert reported != exported
