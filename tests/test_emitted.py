@@ -10,7 +10,7 @@ from tests.projects import Edit, Project, render
 from tests.proof import FULL
 from tests.test_render import ROWS, Row
 
-MINIMAL: Row = {"database": "none", "include_example": False, "license": "proprietary"}
+MINIMAL: Row = {"database": "none", "error_monitoring": "none", "include_example": False, "license": "proprietary"}
 MAXIMAL: Row = {"python_version": "3.12", "license": "mit", "user_email": "team@acme.test"}
 # Another pair of rows each day; ROTATION repeats a day's.
 DAY = int(os.environ.get("ROTATION", datetime.datetime.now(datetime.UTC).date().toordinal()))

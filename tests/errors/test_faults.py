@@ -126,9 +126,9 @@ def test_no_request_fails_and_the_exit_keeps_its_budget(faulty: Project, tmp_pat
 @pytest.mark.timing
 def test_a_flush_without_a_deadline_would_hold_the_exit(faulty: Project, tmp_path: Path) -> None:
     patient = [
-        Edit(ERRORS, "FLUSH_SECONDS = 2", "FLUSH_SECONDS = 30"),
-        Edit(ERRORS, "SEND_SECONDS = 5", "SEND_SECONDS = 30"),
-        Edit("src/my_service/platform/__init__.py", "FLUSH_DEADLINE = 5", "FLUSH_DEADLINE = 30"),
+        Edit(ERRORS, "FLUSH_SECONDS = 2", "FLUSH_SECONDS = 9"),
+        Edit(ERRORS, "SEND_SECONDS = 5", "SEND_SECONDS = 9"),
+        Edit("src/my_service/platform/__init__.py", "FLUSH_DEADLINE = 5", "FLUSH_DEADLINE = 9"),
     ]
     with hung() as far, reporting(faulty, tmp_path, far.dsn, *patient) as service:
         storm(service, 2)

@@ -119,8 +119,7 @@ def configure(mine: Settings, state: State | None = None) -> None:
             listen(event)
         return event
 
-    exception = structlog.processors.format_exc_info
-    last: list[structlog.typing.Processor] = [reported, exception, _redacted, told, render]
+    last: list[structlog.typing.Processor] = [reported, structlog.processors.format_exc_info, _redacted, told, render]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
