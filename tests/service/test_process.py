@@ -118,6 +118,51 @@ def test_a_second_signal_exits_at_once(project: Project, tmp_path: Path) -> None
 
 
 SERVER = "src/my_service/platform/server.py"
+SIGNAL = '''"""A route that is interrupted by SIGTERM while a log line is being written."""
+
+import os
+import signal
+import time
+
+import structlog
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/signal")
+
+
+@router.get("")
+async def interrupted() -> dict[str, str]:
+    with structlog.get_logger().bind()._logger._lock:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+    return {"line": "written"}
+'''
+
+
+def ends_though_a_line_was_interrupted(project: Project, folder: Path, log_format: str) -> None:
+    """The logger's lock is held by the very thread that the signal interrupts."""
+    feature = project.root / "src/my_service/features/signal_route"
+    feature.mkdir(parents=True)
+    (feature / "__init__.py").write_text("")
+    (feature / "routes.py").write_text(SIGNAL)
+    with project.serve(folder / "run", {"LOG_FORMAT": log_format}) as service:
+        assert service.client.get("/signal").json() == {"line": "written"}
+        assert service.process.wait(10) == 0
+        assert "draining" in service.log
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_signal_in_the_middle_of_a_log_line_still_ends_the_service(
+    project: Project, tmp_path: Path, log_format: str
+) -> None:
+    ends_though_a_line_was_interrupted(project.variant(tmp_path / "own"), tmp_path, log_format)
+
+
+def test_a_signal_handler_that_logs_would_hang(project: Project, tmp_path: Path) -> None:
+    logs = 'self.untold = name\n        structlog.get_logger("server").info("draining")\n'
+    sick = project.variant(tmp_path / "sick", Edit(SERVER, "self.untold = name\n", logs))
+    with pytest.raises(httpx.ReadTimeout):
+        ends_though_a_line_was_interrupted(sick, tmp_path, "json")
 
 
 @pytest.mark.parametrize(

@@ -56,18 +56,20 @@ class DrainServer(uvicorn.Server):
         self.state = state
         self.drain = drain
         self.leave_at = float("inf")
+        self.untold = ""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second signal exits at once."""
-        log = structlog.get_logger("server")
+        """Begin to drain; a second signal exits at once.
+
+        It may interrupt the writing of a log line, whose lock would never be given back: so it logs nothing itself.
+        """
         name = signal.Signals(sig).name
         if self.state.draining:
-            log.warning("exit at once", signal=name)
-            sys.stdout.flush()
+            os.write(sys.stderr.fileno(), f"exit at once: {name} came twice\n".encode())
             os._exit(1)
         self.state.draining = True
         self.leave_at = time.monotonic() + self.drain
-        log.info("draining", seconds=self.drain, signal=name)
+        self.untold = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where, once the lifespan is open."""
@@ -76,7 +78,10 @@ class DrainServer(uvicorn.Server):
             _say_serving(listener, self.state.settings.environment)
 
     async def on_tick(self, counter: int) -> bool:
-        """Leave when the drain is over."""
+        """Say that the drain begins, and leave when it is over."""
+        if self.untold:
+            structlog.get_logger("server").info("draining", seconds=self.drain, signal=self.untold)
+            self.untold = ""
         if time.monotonic() >= self.leave_at:
             self.should_exit = True
         return await super().on_tick(counter)
