@@ -180,6 +180,8 @@ def test_it_shows_the_last_readiness_report(project: Project, serve: Serve, brow
             page.get_by_role("link", name="last report").click()
             assert page.locator("ul.tiles > li").count() == 11
             assert page.evaluate("getComputedStyle(document.querySelector('.tiles')).display") == "grid"
+        (own.root / ".ready" / "9.json").write_text('{"outcomes": []}')
+        assert "type `make ready`" in service.client.get("/__dev__/report").text
 
 
 def test_the_room_stays_small() -> None:

@@ -113,8 +113,11 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         from ..ready import page as pages
         from ..ready.report import Report
 
-        text = pages.html(Report.from_json(run.read_text()))
-        return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
+        try:
+            found = Report.from_json(run.read_text())
+        except (KeyError, TypeError, ValueError):  # kept by an older version
+            return Response("The last run cannot be read: type `make ready`.\n", 404, media_type="text/plain")
+        return HTMLResponse(pages.html(found), headers={"Content-Security-Policy": REPORT_POLICY})
 
     app.add_route("/__dev__", page, include_in_schema=False)
     app.add_route("/__dev__/data", data, include_in_schema=False)
