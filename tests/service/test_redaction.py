@@ -65,6 +65,7 @@ BY_FORM: list[Any] = [
     {"text": f"mail {SECRET}@acme.test."},
     {f"https://app:{SECRET}@host": "a key"},
     {"text": f"Authorization: Bearer {SECRET}"},
+    {"text": f"AIza{'a' * 20}{SECRET}"},
 ]
 PLANTED = [*BY_KEY, *BY_PAIR, *BY_FORM]
 HARMLESS = [
@@ -77,6 +78,7 @@ HARMLESS = [
     "User(name='x', age=3)",
     "the author bypasses a compass",
     "1700000000000000000",
+    "asiapacificregions akiaabcdefghijkl",
     {"max_tokens": 100, "status": 200, "ok": True, "nothing": None, "path": ["body", "password"]},
 ]
 

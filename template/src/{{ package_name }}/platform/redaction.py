@@ -22,8 +22,9 @@ _PLAIN = (bool, type(None), datetime.date, datetime.time, datetime.timedelta, uu
 _NUMBERS = (decimal.Decimal, float, int)
 _KEY = re.compile(
     r"access[_-]?key|account[_-]?key|api[_-]?key|authorization|connection[_-]?string|cookie|credential|[cx]srf|dsn$"
-    r"|encryption[_-]?key|jwt|master[_-]?key|pass(?:code|phrase|wd|word)|private[_-]?key|pwd|secret|session(?:[_-]?id)?$"
-    r"|signature|signing[_-]?key|token|(?<![a-z])(?:auth|bearer|cvc|cvv|otp|pass|pin|sid|sig|ssn)$",
+    r"|encryption[_-]?key|jwt|master[_-]?key|pass(?:code|phrase|wd|word)|private[_-]?key|pwd|secret"
+    r"|session(?:[_-]?id)?$|signature|signing[_-]?key|token"
+    r"|(?<![a-z])(?:auth|bearer|cvc|cvv|otp|pass|pin|sid|sig|ssn)$",
     re.I,
 )
 _COUNT = re.compile(r"(?:completion|input|max|min|num|output|prompt|total)[_-]?tokens$", re.I)
@@ -39,8 +40,9 @@ _FORMS = re.compile(
     r"|(?P<pem>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)(?:[^-]|-(?!----END))*+"
     r"|(?P<scheme>(?<![\w-])(?:basic|bearer|digest|negotiate)\s{1,3})[\w.~+/=:-]{6,}+"
     # JWT, Vault, GitHub, GitLab, Slack, Stripe and OpenAI, AWS, Google, npm, PyPI, age
-    r"|(?P<token>(?<!-)(?=[aeghnprsx])(?:eyJ[\w-]{5,}+\.[\w.-]++|hv[bs]\.[\w-]{8,}+|gh[opsu]_\w{16,}+|github_pat_\w{16,}+"
-    r"|glpat-[\w-]{12,}+|xox[a-z]-[\w-]{8,}+|[prs]k[_-][\w-]{12,}+|A[KS]IA[A-Z0-9]{12,}+|AIza[\w-]{20,}+"
+    r"|(?P<token>(?<!-)(?=[aeghnprsx])(?:eyJ[\w-]{5,}+\.[\w.-]++|hv[bs]\.[\w-]{8,}+|gh[opsu]_\w{16,}+"
+    r"|github_pat_\w{16,}+|glpat-[\w-]{12,}+|xox[a-z]-[\w-]{8,}+"
+    r"|[prs]k[_-][\w-]{12,}+|(?-i:A[KS]IA[A-Z0-9]{12,}+|AIza[\w-]{20,}+)"
     r"|npm_\w{20,}+|pypi-[\w-]{16,}+|AGE-SECRET-KEY-\w++))"
     r"|(?P<login>(?<![\w.+-])[\w.+-]++:[^\s/@:\"'<>]{1,256}+(?=@[\w\[]))"
     r"|(?P<mail>(?<![\w.+%-])[\w.+%-]++@(?:[\w-]++\.)+[a-z][\w-]++)"
