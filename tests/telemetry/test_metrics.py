@@ -251,7 +251,9 @@ STATE = "src/my_service/platform/state.py"
     "edit",
     [
         Edit(
-            METRICS, "        self.duration.record(", "        if exchange.sampled:\n            self.duration.record("
+            METRICS,
+            "        series.record(exchange",
+            "        if exchange.sampled:\n            series.record(exchange",
         ),
         Edit(METRICS, "key = (exchange.route,", 'key = (exchange.scope["path"],'),
         Edit(METRICS, 'exchange.scope["path"] in PROBES', "False"),

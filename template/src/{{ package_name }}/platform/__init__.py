@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from . import features
 from .http import Door
 from .settings import RoomSettings, compose
-from .state import State, current
+from .state import PROBES, State, current
 
 # Outermost first: requests meet them in this order, they open in it and close in reverse.
 ROOMS = (
@@ -129,12 +129,13 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
     app.rooms = [room for room in _rooms if _name(room) not in without]
     app.state.platform = State(settings)
     app.door = Door(super(Service, app).__call__, app.rooms, app.state.platform)
+    features.install(app)  # its routes come first: each that does not match costs a request
     for room in reversed(app.rooms):  # the middleware added last is the outermost
         if hasattr(room, "install"):
             room.install(app, settings)
         if hasattr(room, "readiness"):
             app.state.platform.readiness[_name(room)] = room.readiness
-    features.install(app)
+    app.router.routes.sort(key=lambda route: getattr(route, "path", None) not in PROBES)  # no feature may hide these
     return app
 
 

@@ -7,11 +7,13 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from .state import PROBES, Database, Exchange, State
@@ -20,6 +22,65 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 TICK = 0.25  # seconds between two looks at the event loop
 PROC = Path("/proc/self")
 Found = Iterable[Observation]
+
+
+@dataclass(slots=True)
+class _Measured:
+    """As much of a measurement as a histogram and its exemplars read."""
+
+    value: float
+    time_unix_nano: int = 0
+    attributes: Mapping[str, Any] | None = None
+    context: Context | None = None
+
+
+class Series:
+    """One series of a histogram.
+
+    The SDK validates, copies, sorts and hashes the attributes of each record, which costs a request more than all of
+    the door: 16 us of 110 with SDK 1.45. A series knows its place, and falls back to the public way where the SDK has
+    none of this any more.
+
+    Args:
+        histogram: Of which it is one series.
+        attributes: Which.
+    """
+
+    def __init__(self, histogram: Histogram, attributes: dict[str, Any]) -> None:
+        self.histogram = histogram
+        self.attributes = attributes
+        self.places: list[Callable[[Any, bool], None]] = []
+
+    def record(self, seconds: float, trace_id: str, span_id: str) -> None:
+        """Add one; where it has a span, as an exemplar: from the histogram to a trace behind it."""
+        around = _around(trace_id, span_id) if span_id else None
+        if not self.places:
+            self.histogram.record(seconds, self.attributes, around)
+            self.places = _places(self.histogram, self.attributes)
+            return
+        measured = _Measured(seconds)
+        if around:
+            measured = _Measured(seconds, time.time_ns(), self.attributes, around)
+        for add in self.places:
+            add(measured, around is not None)
+
+
+def _around(trace_id: str, span_id: str) -> Context:
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    span = NonRecordingSpan(SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=flags))
+    return set_span_in_context(span)
+
+
+def _places(histogram: Any, attributes: dict[str, Any]) -> list[Callable[[Any, bool], None]]:
+    try:
+        from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
+
+        readers = histogram._measurement_consumer._reader_storages.values()
+        matches = [match for reader in readers for match in reader._get_or_init_view_instrument_match(histogram)]
+        key = _hash_attributes(attributes)
+        return [match._attributes_aggregation[key].aggregate for match in matches]
+    except (AttributeError, ImportError, KeyError):
+        return []
 
 
 class Requests:
@@ -39,7 +100,7 @@ class Requests:
             unit="{request}",
             description="Number of active HTTP server requests.",
         )
-        self.attributes: dict[tuple[str | None, str, int, str, str], dict[str, Any]] = {}
+        self.series: dict[tuple[str | None, str, int, str, str], Series] = {}
 
     def begin(self, exchange: Exchange) -> None:
         """See a request come."""
@@ -54,15 +115,10 @@ class Requests:
         self.active[method, scheme] -= 1
         error = "" if status < 500 else type(exchange.error).__qualname__ if exchange.error else str(status)
         key = (exchange.route, method, status, scheme, error)
-        attributes = self.attributes.get(key)
-        if attributes is None:
-            attributes = self.attributes[key] = _attributes(*key)
-        around = None
-        if exchange.sampled and exchange.span_id:  # an exemplar: from the histogram to one trace behind it
-            ids = int(exchange.trace_id, 16), int(exchange.span_id, 16)
-            span = NonRecordingSpan(SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
-            around = set_span_in_context(span)
-        self.duration.record(exchange.seconds, attributes, around)
+        series = self.series.get(key)
+        if series is None:
+            series = self.series[key] = Series(self.duration, _attributes(*key))
+        series.record(exchange.seconds, exchange.trace_id, exchange.span_id if exchange.sampled else "")
 
     def _active(self, options: CallbackOptions) -> Found:
         for (method, scheme), count in list(self.active.items()):

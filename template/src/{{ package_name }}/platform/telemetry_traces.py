@@ -19,6 +19,13 @@ from .state import current
 
 # Queries hold what people searched, and their tokens: the path says which call it was.
 QUERIES = ("url.query",)
+# Of a few values each, in which no secret can be: most of each span.
+KNOWN = {
+    "http.request.method",
+    "http.route",
+    "network.protocol.version",
+    "url.scheme",
+}
 ADDRESSES = ("http.url", "url.full")
 LONGEST = 2_048  # characters of an attribute: clients choose paths and user agents
 LONGEST_EVENT = 16_384  # characters of one of an event, such as a traceback
@@ -86,7 +93,7 @@ def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in ADDRESSES:
             value = str(value).partition("?")[0]
         if name not in QUERIES:
-            found[name] = redact(value, name)
+            found[name] = value if name in KNOWN else redact(value, name)
     return found
 
 
