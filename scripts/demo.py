@@ -64,9 +64,8 @@ def generate(folder: Path) -> None:
 def environment() -> dict[str, str]:
     """Ours with uv on PATH, and without what is meant for our own tools or for other services."""
     uv = subprocess.check_output([ROOT / "scripts" / "uv"], text=True).strip()
-    ours = (*FOREIGN, "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     path = os.pathsep.join([str(Path(uv).parent), os.environ.get("PATH", os.defpath)])
-    return {name: text for name, text in os.environ.items() if name not in ours} | {"PATH": path}
+    return {name: text for name, text in os.environ.items() if name not in FOREIGN} | {"PATH": path}
 
 
 @contextmanager

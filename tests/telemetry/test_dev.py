@@ -89,8 +89,8 @@ def test_a_call_shows_its_trace_with_sql_and_an_error_its_traceback(browser: Bro
         Edit(DEV, "    state.lines.append(recorder.line)\n", ""),
         Edit(
             "src/my_service/platform/logs.py",
-            "[reported, exception, _redacted, told, render]",
-            "[reported, exception, _redacted, render]",
+            "_redacted, told, render]",
+            "_redacted, render]",
         ),
     ],
     ids=["spans", "lines", "listeners"],
