@@ -4,8 +4,8 @@ It makes the ids, wraps `send` once and calls the rooms' hooks; pure ASGI, becau
 costs each request more than all the rooms together.
 """
 
+import random
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from contextvars import Token
@@ -63,6 +63,8 @@ class Door:
         try:
             for hook in self.begin:
                 hook(exchange)
+            if not (exchange.sampled and self.state.native_spans):
+                scope["fastapi.telemetry"] = None  # says no to FastAPI, before it asks what it may do
             await self.app(scope, receive, watched)
         except Exception as error:
             exchange.error = error  # answered further in, and logged by `finish`
@@ -84,7 +86,7 @@ def _open(scope: Scope, state: State) -> Exchange:
             request_id = value.decode()
         elif name == b"traceparent" and not parent:
             parent = _TRACEPARENT.fullmatch(value)
-    trace_id = parent[1].decode() if parent else secrets.token_hex(16)
+    trace_id = parent[1].decode() if parent else f"{random.getrandbits(128):032x}"  # noqa: S311  # an id, no secret
     exchange = Exchange(scope, state, request_id or trace_id, trace_id, time.perf_counter())
     if parent:
         exchange.parent_id = parent[2].decode()

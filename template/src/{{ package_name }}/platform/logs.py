@@ -186,8 +186,15 @@ def finish(exchange: Exchange) -> None:
     elif exchange.state.write is None:
         access.info("request", **event)
     else:
-        event["path"] = redact(event["path"])
-        event |= {"event": "request", "request_id": exchange.request_id, "trace_id": exchange.trace_id}
+        if path != event["route"]:  # else nothing in it is the client's
+            event["path"] = redact(event["path"])
+        event |= {
+            "event": "request",
+            "level": "info",
+            "request_id": exchange.request_id,
+            "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z",
+            "trace_id": exchange.trace_id,
+        }
         if exchange.span_id:
             event["span_id"] = exchange.span_id
-        exchange.state.write(event | {"level": "info", "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z"})
+        exchange.state.write(event)

@@ -130,8 +130,6 @@ class Watch:
         if exchange.scope["path"] not in PROBES:
             result = self.sampler.should_sample(parent, trace_id, "request", trace.SpanKind.SERVER)
             exchange.sampled = bool(result.decision.is_sampled())  # type: ignore[no-untyped-call]
-        if not (exchange.sampled and exchange.state.native_spans):
-            exchange.scope["fastapi.telemetry"] = None  # says no to FastAPI, before it asks what it may do
         if not exchange.sampled:  # what the request calls is not sampled either, and calls carry its trace id
             exchange.token = context.attach(_around(exchange, trace_id, False))
 
