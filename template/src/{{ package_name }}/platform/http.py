@@ -86,7 +86,7 @@ def _open(scope: Scope, state: State) -> Exchange:
             request_id = value.decode()
         elif name == b"traceparent" and not parent:
             parent = _TRACEPARENT.fullmatch(value)
-    trace_id = parent[1].decode() if parent else f"{random.getrandbits(128):032x}"  # noqa: S311  # an id, no secret
+    trace_id = parent[1].decode() if parent else f"{random.getrandbits(128):032x}"  # an id, no secret
     exchange = Exchange(scope, state, request_id or trace_id, trace_id, time.perf_counter())
     if parent:
         exchange.parent_id = parent[2].decode()
