@@ -10,6 +10,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from tests.contract import BUCKETS
 from tests.projects import Edit, Project
 from tests.proof import count
 from tests.servers.otlp import Collector, Point, open_collector
@@ -18,7 +19,6 @@ from tests.telemetry.conftest import Watched, watch
 
 pytestmark = pytest.mark.servers
 DURATION = "http.server.request.duration"
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 METHOD, ROUTE, STATUS = "http.request.method", "http.route", "http.response.status_code"
 POOL = "db.client.connection.pool.name"
 # Frozen: name, unit, kind and attributes. Copied by hand, so a change is made twice.
