@@ -22,6 +22,7 @@ OPTIONS = (
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     """A browser without profile; its pages are closed with it."""
+    packages.ensure_library("atomic", "libatomic1")  # Playwright's own Node counts on it
     program = packages.find("chromium") or packages.find("chromium-browser") or packages.ensure("chromium", "chromium")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(program), args=list(OPTIONS))

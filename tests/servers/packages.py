@@ -5,8 +5,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 
 from tests.servers.process import ServerError
@@ -26,18 +27,29 @@ def find(program: str) -> Path | None:
 
 def ensure(program: str, package: str) -> Path:
     """Where a program is, after installing its package if need be and if we are root."""
-    if found := find(program):
-        return found
-    needed = f"{program} is needed by the tests"
+    _provide(program, package, lambda: find(program) is not None)
+    found = find(program)
+    assert found
+    return found
+
+
+def ensure_library(name: str, package: str) -> None:
+    """Install the package of a shared library that a program from PyPI counts on, as `ensure` does."""
+    _provide(f"the library {name}", package, lambda: find_library(name) is not None)
+
+
+def _provide(what: str, package: str, there: Callable[[], bool]) -> None:
+    if there():
+        return
+    needed = f"{what} is needed by the tests"
     advice = f"type as root: apt-get install -y --no-install-recommends {package}"
     if os.getuid() != 0 or not shutil.which("apt-get"):
         raise ServerError(f"{needed}; {advice}")
     with _alone():
-        if not find(program):
+        if not there():
             _install(package)
-    if found := find(program):
-        return found
-    raise ServerError(f"{needed}, and is not in the package {package}")
+    if not there():
+        raise ServerError(f"{needed}, and is not in the package {package}")
 
 
 def _install(package: str) -> None:
