@@ -159,6 +159,8 @@ def test_it_keeps_a_hundred_requests_and_not_its_own(serve: Serve) -> None:
             service.client.get("/__dev__/data")
             service.client.get("/readyz")
         found = requests(service)
+        assert "/v1/nothing/129" in service.log
+        assert "/__dev__/data" not in service.log
     assert [each["path"] for each in found] == [f"/v1/nothing/{number}" for number in range(129, 29, -1)]
 
 

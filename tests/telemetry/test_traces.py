@@ -204,7 +204,7 @@ def sound(watched: Watched) -> None:
         ("native", Edit(f"{PLATFORM}/__init__.py", "exchange and exchange.sampled and", "exchange and"), ASKED),
         ("native", Edit(ROOM, "span.set_attribute", "str"), None),
         ("contrib", Edit(ROOM, 'span.set_attribute("http.route", route)', ""), None),
-        ("contrib", Edit(ROOM, "not in PROBES", "not in ()"), None),
+        ("contrib", Edit(ROOM, "not in QUIET", "not in ()"), None),
         ("contrib", Edit(TRACES, "Redacting(OTLPSpanExporter(**far))", "OTLPSpanExporter(**far)"), None),
         ("contrib", Edit(TRACES, "if find_spec(library):", "if False:"), None),
         ("contrib", Edit(TRACES, "    provider.add_span_processor(_Note())\n", ""), None),

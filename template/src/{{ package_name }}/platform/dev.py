@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .settings import RoomSettings
-from .state import PROBES, state_of
+from .state import QUIET, state_of
 
 KEPT = 100  # requests
-UNSEEN = {*PROBES, "/__dev__", "/__dev__/data", "/__dev__/report"}  # it would show itself, once a second
+UNSEEN = {*QUIET, "/__dev__", "/__dev__/report"}  # it would show itself
 PAGE = Path(__file__).with_name("dev.html")
 POLICY = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; frame-ancestors 'none'"
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator
 
 from .redaction import redact
 from .settings import RoomSettings, part
-from .state import PROBES, Exchange, Line, State, current, state_of
+from .state import QUIET, Exchange, Line, State, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 # Values of the platform's own making, in which no secret can be: most of each line.
@@ -181,7 +181,7 @@ def finish(exchange: Exchange) -> None:
         "bytes": exchange.sent,
         "ms": round(exchange.seconds * 1000, 2),
     }
-    if path in PROBES:
+    if path in QUIET:
         access.debug("request", **event)
     elif exchange.state.write is None:
         access.info("request", **event)

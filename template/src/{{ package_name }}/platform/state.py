@@ -17,6 +17,8 @@ from .settings import RoomSettings
 Json = Mapping[str, Any]
 # Asked every few seconds, by address, by whoever starts and balances: neither traffic nor news.
 PROBES = {"/livez", "/readyz"}
+# Asked as often; also by an open page of a developer, who wants to read the log beside it.
+QUIET = {*PROBES, "/__dev__/data"}
 # https://opentelemetry.io/docs/specs/semconv/http/http-spans/: what else clients make up is one name, `_OTHER`.
 METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", "WEBSOCKET"}
 

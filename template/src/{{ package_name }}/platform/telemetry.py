@@ -19,7 +19,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from .settings import OrOff, RealInProduction, RoomSettings, part
-from .state import PROBES, Exchange, state_of
+from .state import QUIET, Exchange, state_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
@@ -127,7 +127,7 @@ class Watch:
             return
         trace_id = int(exchange.trace_id, 16)
         parent = _around(exchange, trace_id, exchange.parent_sampled) if exchange.parent_id else NOWHERE
-        if exchange.scope["path"] not in PROBES:
+        if exchange.scope["path"] not in QUIET:
             result = self.sampler.should_sample(parent, trace_id, "request", trace.SpanKind.SERVER)
             exchange.sampled = bool(result.decision.is_sampled())  # type: ignore[no-untyped-call]
         if not exchange.sampled:  # what the request calls is not sampled either, and calls carry its trace id
