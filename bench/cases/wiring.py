@@ -51,7 +51,8 @@ def run(rounds: int, full: bool) -> Result:
         for kind in FLOORS:
             service = Path(folder) / kind
             tools = project.make_service(template, service, prepare, "--data", f"http_instrumentation={kind}")
-            sides.setdefault("bare", partial(measured, "bare", service, tools, seconds, {}))
+            for name in ("bare", "stripped"):
+                sides.setdefault(name, partial(measured, name, service, tools, seconds, {}))
             for share in SHARES:
                 env = {
                     "OTEL_EXPORTER_OTLP_ENDPOINT": collector,

@@ -103,6 +103,7 @@ class Exchange:
     parent_sampled: bool = False
     sampled: bool = False
     span_id: str = ""
+    span: Any = None  # OpenTelemetry's, of the request as a whole
     token: Token[Any] | None = None  # of the context that telemetry has put around an unsampled request
     status: int = 0
     sent: int = 0
@@ -120,6 +121,7 @@ class Exchange:
     def route(self) -> str | None:
         """The template of the route, as in `/v1/items/{item_id}`, joined over mounts; None if there was none."""
         found = self.scope.get("fastapi", {}).get("effective_route_context") or self.scope.get("route")
+        found = getattr(found, "starlette_route", None) or found  # of a WebSocket in a router
         path: str | None = getattr(found, "path_format", None) or getattr(found, "path", None)
         if path is None:
             return None

@@ -5,7 +5,7 @@ A request is sampled here, before anything is collected of it: only then it ente
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,15 +15,13 @@ from fastapi import FastAPI
 from opentelemetry import context, metrics, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceState, set_span_in_context
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from .settings import OrOff, RealInProduction, RoomSettings, part
 from .state import QUIET, Exchange, state_of
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.sampling import Sampler
-
     from .telemetry_metrics import Requests
 
 HALF = (1 << 64) - 1
@@ -111,27 +109,23 @@ class Watch:
     """What the door asks at each request.
 
     Args:
-        sampler: Decides for traces; None where none are sent.
+        samples: Decides for traces; None where none are sent.
         requests: Counts; None where no metrics are wanted.
     """
 
-    def __init__(self, sampler: "Sampler | None", requests: "Requests | None") -> None:
-        self.sampler = sampler
+    def __init__(self, samples: Callable[[Exchange], bool] | None, requests: "Requests | None") -> None:
+        self.samples = samples
         self.requests = requests
 
     def begin(self, exchange: Exchange) -> None:
         """Count the request as active, and decide whether it is sampled."""
         if self.requests:
             self.requests.begin(exchange)
-        if not self.sampler:
+        if not self.samples:
             return
-        trace_id = int(exchange.trace_id, 16)
-        parent = _around(exchange, trace_id, exchange.parent_sampled) if exchange.parent_id else NOWHERE
-        if exchange.scope["path"] not in QUIET:
-            result = self.sampler.should_sample(parent, trace_id, "request", trace.SpanKind.SERVER)
-            exchange.sampled = bool(result.decision.is_sampled())  # type: ignore[no-untyped-call]
+        exchange.sampled = exchange.scope["path"] not in QUIET and self.samples(exchange)
         if not exchange.sampled:  # what the request calls is not sampled either, and calls carry its trace id
-            exchange.token = context.attach(_around(exchange, trace_id, False))
+            exchange.token = context.attach(_around(exchange))
 
     def finish(self, exchange: Exchange) -> None:
         """Count the request with its answer."""
@@ -141,19 +135,40 @@ class Watch:
             self.requests.finish(exchange)
 
 
-def _around(exchange: Exchange, trace_id: int, sampled: bool) -> Context:
+def _around(exchange: Exchange) -> Context:
     """The context in which a request without a span of its own runs: its ids, and what the caller hands on."""
-    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+    trace_id = int(exchange.trace_id, 16)
     if not exchange.parent_id:
-        return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, trace_id & HALF or 1, False, flags)), NOWHERE)
+        return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, trace_id & HALF or 1, False)), NOWHERE)
     handed: dict[bytes, list[str]] = {b"baggage": [], b"tracestate": []}
     for name, value in exchange.scope["headers"]:
         if name in handed:
             handed[name].append(value.decode("latin-1"))
     state = TraceState.from_header(handed[b"tracestate"]) if handed[b"tracestate"] else None
-    span = NonRecordingSpan(SpanContext(trace_id, int(exchange.parent_id, 16), True, flags, state))
+    span = NonRecordingSpan(SpanContext(trace_id, int(exchange.parent_id, 16), True, None, state))
     baggage = {"baggage": ",".join(handed[b"baggage"])}
     return set_span_in_context(span, BAGGAGE.extract(baggage, NOWHERE) if baggage["baggage"] else NOWHERE)
+
+
+def sampler(kind: str, ratio: float) -> Callable[[Exchange], bool]:
+    """What the SDK's sampler of that name decides, without the objects that it makes for each request.
+
+    https://opentelemetry.io/docs/specs/otel/trace/sdk/#built-in-samplers
+
+    Args:
+        kind: As in OTEL_TRACES_SAMPLER.
+        ratio: The share of traces, where it takes a share.
+    """
+    share = {"always_off": 0.0, "always_on": 1.0}.get(kind.removeprefix("parentbased_"), ratio)
+    bound = round(share * (HALF + 1))
+    follows = kind.startswith("parentbased_")
+
+    def samples(exchange: Exchange) -> bool:
+        if follows and exchange.parent_id:
+            return exchange.parent_sampled
+        return int(exchange.trace_id, 16) & HALF < bound
+
+    return samples
 
 
 def begin(exchange: Exchange) -> None:
@@ -164,11 +179,9 @@ def begin(exchange: Exchange) -> None:
 
 def respond(exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
     """Give the span its route, which is known by now: joined over mounts, as instrumentations do not."""
-    if exchange.span_id and (route := exchange.route):
-        span = trace.get_current_span()
-        if f"{span.get_span_context().span_id:016x}" == exchange.span_id:
-            span.set_attribute("http.route", route)
-            span.update_name(f"{exchange.method.replace('_OTHER', 'HTTP')} {route}")
+    if exchange.span and (route := exchange.route):
+        exchange.span.set_attribute("http.route", route)
+        exchange.span.update_name(f"{exchange.method.replace('_OTHER', 'HTTP')} {route}")
 
 
 def finish(exchange: Exchange) -> None:
@@ -200,7 +213,8 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
         metrics.set_meter_provider(parts.meters)
         meters = import_module(".telemetry_metrics", __package__)
         requests, lag = meters.install(parts.meters, state)
-    state.telemetry = Watch(parts.tracers and parts.tracers.sampler, requests)
+    samples = sampler(mine.otel_traces_sampler, mine.ratio) if parts.tracers else None
+    state.telemetry = Watch(samples, requests)
     state.flushes += parts.flushes
     watching = asyncio.create_task(lag.watch()) if lag else None
     yield

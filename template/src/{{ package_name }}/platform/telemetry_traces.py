@@ -1,6 +1,7 @@
 """The spans that leave the service: numbered as the door says, sampled as the settings say, and without secrets."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,11 +22,16 @@ from .state import current
 QUERIES = ("url.query",)
 # Of a few values each, in which no secret can be: most of each span.
 KNOWN = {
+    "client.port",
     "http.request.method",
+    "http.response.status_code",
     "http.route",
     "network.protocol.version",
+    "server.port",
     "url.scheme",
 }
+# The same in request after request.
+USUAL = {"client.address", "server.address", "user_agent.original"}
 ADDRESSES = ("http.url", "url.full")
 LONGEST = 2_048  # characters of an attribute: clients choose paths and user agents
 LONGEST_EVENT = 16_384  # characters of one of an event, such as a traceback
@@ -49,6 +55,7 @@ class _Note(SpanProcessor):
         if exchange and not exchange.span_id and span.kind is SpanKind.SERVER:
             found = span.get_span_context()
             exchange.trace_id, exchange.span_id = f"{found.trace_id:032x}", f"{found.span_id:016x}"
+            exchange.span = span
 
 
 class Redacting(SpanExporter):
@@ -93,8 +100,11 @@ def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in ADDRESSES:
             value = str(value).partition("?")[0]
         if name not in QUERIES:
-            found[name] = value if name in KNOWN else redact(value, name)
+            found[name] = value if name in KNOWN else _usual(value) if name in USUAL else redact(value, name)
     return found
+
+
+_usual = lru_cache(1024)(redact)
 
 
 def make(
