@@ -79,6 +79,9 @@ class Secrets(Protocol):
     def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
         """Have `call` told each new value of a setting, such as `database_url`, while requests run."""
 
+    def leases(self) -> Mapping[str, tuple[float, float]]:
+        """Of each lease the seconds that are left, and those that it had."""
+
 
 class ErrorReports(Protocol):
     """The room `errors`."""
