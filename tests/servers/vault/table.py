@@ -513,6 +513,16 @@ def kv_metadata(call: Call) -> Answer:
     return 200, {"data": {**about, **times, "versions": versions}}
 
 
+@row("LIST", "{kv}/metadata/?", 200, 404, page="secret/kv/kv-v2#list-secrets")
+def kv_list(call: Call) -> Answer:
+    _versions(call, must=False)
+    prefix = f"{call.names['kv']}/"
+    names = {path.removeprefix(prefix) for path, kept in call.store.kv.items() if kept and path.startswith(prefix)}
+    if not names:
+        raise Refusal(404)
+    return 200, {"data": {"keys": sorted(names)}}
+
+
 @row("DELETE", "{kv}/metadata/{path}", 204, page="secret/kv/kv-v2#delete-metadata-and-all-versions")
 def kv_forget(call: Call) -> Answer:
     _versions(call, must=False).clear()
