@@ -11,6 +11,7 @@ from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
+from tests.servers.vault import Vault
 
 
 def bugsink() -> str:
@@ -43,6 +44,11 @@ def alertmanager() -> str:
         return server.version
 
 
+def vault() -> str:
+    with Vault() as server:
+        return f"our own on {server.url}, driven by hvac {version('hvac')}"
+
+
 SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
@@ -50,6 +56,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
+    "Vault stand-in": vault,
 }
 
 
