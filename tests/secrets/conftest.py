@@ -25,6 +25,7 @@ STORE, FILES, VAULT = f"{ROOM}/__init__.py", f"{ROOM}/files.py", f"{ROOM}/vault.
 DB = "src/my_service/platform/db.py"
 ITEMS = "/v1/items"
 SECRET = "hunter2-s3cret"
+SECONDS = 30.0
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Side:
     vault: Vault
     deployed: Deployed
     env: dict[str, str] = field(default_factory=dict)
+    handed_out: str = ""  # the secret id that is in its file
 
     def write(self, **values: Any) -> None:
         """A new version of the secret."""
@@ -65,7 +67,8 @@ def deploy(vault: Vault, project: Project, folder: Path, postgres: tuple[Postgre
         side.deployed.set("database", connection_url=applied_sql(side.deployed, *postgres), **users)
     done = side.deployed.apply(vault.url, vault.root, {"VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD})
     assert done.returncode == 0, done.stderr
-    (folder / "secret-id").write_text(side.secret_id() + "\n")
+    side.handed_out = side.secret_id()
+    (folder / "secret-id").write_text(side.handed_out + "\n")
     side.env = {
         "SECRETS_BACKEND": "vault",
         "VAULT_ADDR": vault.url,
@@ -105,12 +108,12 @@ def load(service: Service, workers: int = 6) -> Iterator[Counter[int]]:
             thread.join()
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(true: Callable[[], bool]) -> None:
     """Return once it is true."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     while not true():
         if time.monotonic() > deadline:
-            raise ServerError(f"not within {seconds:g} s")
+            raise ServerError(f"not within {SECONDS:g} s")
         time.sleep(0.05)
 
 

@@ -132,13 +132,12 @@ class Store:
             await self._tell()
 
     def _take(self, snapshot: Snapshot) -> None:
-        """What is gone keeps its last value: it was good, and nothing better is known."""
         new = {name: value for name, value in snapshot.values.items() if name not in self.fixed}
         heard = {listener.name for listener in self.listeners}
         for name in sorted(new.keys() & self.values.keys() - heard):
             if new[name] != self.values[name]:
                 structlog.get_logger("secrets").warning("a secret changed that only a restart brings in", setting=name)
-        self.values |= new
+        self.values = new
         self.look = snapshot.look
 
     def _say(self, error: Exception | None) -> None:
@@ -156,7 +155,7 @@ class Store:
     async def _tell(self) -> None:
         for listener in self.listeners:
             value = self.values.get(listener.name)
-            if value is None or value == listener.told:
+            if value is None or value == listener.told:  # what is gone was good, and nothing better is known
                 continue
             log = structlog.get_logger("secrets").bind(setting=listener.name)
             try:
