@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from .state import PROBES, Database, Exchange, State
+from .state import PROBES, Database, Exchange, Secrets, State
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
 TICK = 0.25  # seconds between two looks at the event loop
@@ -175,6 +175,8 @@ def install(provider: MeterProvider, state: State) -> tuple[Requests, Lag]:
         )
     if state.database:
         _pool(meter, state.database)
+    if state.secrets:
+        _leases(meter, state.secrets)
     return Requests(meter), Lag(meter)
 
 
@@ -209,4 +211,21 @@ def _pool(meter: Meter, database: Database) -> None:
     )
     meter.create_observable_up_down_counter(
         "db.client.connection.max", [most], unit="{connection}", description="Connections that the pool may have."
+    )
+
+
+def _leases(meter: Meter, secrets: Secrets) -> None:
+    def left(options: CallbackOptions) -> Found:
+        for name, (seconds, _) in secrets.leases().items():
+            yield Observation(seconds, {"secrets.lease.name": name})
+
+    def whole(options: CallbackOptions) -> Found:
+        for name, (_, seconds) in secrets.leases().items():
+            yield Observation(seconds, {"secrets.lease.name": name})
+
+    meter.create_observable_gauge(
+        "secrets.lease.remaining", [left], unit="s", description="Time until a lease ends, unless it is renewed."
+    )
+    meter.create_observable_gauge(
+        "secrets.lease.duration", [whole], unit="s", description="How long a lease was when it was given."
     )
