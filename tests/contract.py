@@ -55,6 +55,8 @@ METRICS = """
     http_server_request_duration_seconds_sum process_cpu_time_seconds_total process_event_loop_lag_seconds
     process_memory_usage_bytes process_unix_file_descriptor_count target_info
 """
+# The same, where something is lent: by Vault.
+LEASES = "secrets_lease_duration_seconds secrets_lease_remaining_seconds"
 # What its histogram counts by, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.

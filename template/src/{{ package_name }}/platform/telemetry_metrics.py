@@ -215,17 +215,11 @@ def _pool(meter: Meter, database: Database) -> None:
 
 
 def _leases(meter: Meter, secrets: Secrets) -> None:
-    def left(options: CallbackOptions) -> Found:
-        for name, (seconds, _) in secrets.leases().items():
-            yield Observation(seconds, {"secrets.lease.name": name})
+    def observe(which: int) -> Callable[[CallbackOptions], Found]:
+        return lambda options: [Observation(each[which], {"lease": name}) for name, each in secrets.leases().items()]
 
-    def whole(options: CallbackOptions) -> Found:
-        for name, (_, seconds) in secrets.leases().items():
-            yield Observation(seconds, {"secrets.lease.name": name})
-
-    meter.create_observable_gauge(
-        "secrets.lease.remaining", [left], unit="s", description="Time until a lease ends, unless it is renewed."
-    )
-    meter.create_observable_gauge(
-        "secrets.lease.duration", [whole], unit="s", description="How long a lease was when it was given."
-    )
+    for which, name, description in (
+        (0, "secrets.lease.remaining", "Time until a lease ends, if nobody renews it."),
+        (1, "secrets.lease.duration", "Time for which a lease was given at first."),
+    ):
+        meter.create_observable_gauge(name, [observe(which)], unit="s", description=description)
