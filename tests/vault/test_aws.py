@@ -70,7 +70,10 @@ def test_keys_of_the_secret_are_settings(quick: Project, aws: Aws, schema: Path,
     with served(quick, aws, schema, tmp_path) as service:
         assert service.client.get("/v1/items").json()["items"] == []
         assert service.client.get("/v1/items", headers={"Host": "orders.test"}).status_code == 400
-        assert service.client.get("/readyz").json()["parts"]["secrets"]["evidence"] == "3 secrets are current"
+        assert (
+            service.client.get("/readyz").json()["parts"]["secrets"]["evidence"]
+            == "3 secrets of SecretsManager are current"
+        )
         assert CANARY not in service.log
 
 
