@@ -48,17 +48,37 @@ class Aws:
             "AWS_SECRET_ACCESS_KEY": "a-planted-access-key",
         }
 
-    def put(self, name: str, value: object) -> None:
-        """Make a secret, or its next version; a text is taken as it is."""
+    def client(self, kind: str = "secretsmanager", key: str = "", secret: str = "") -> Any:
+        """boto3 as an administrator, or with a key of `user_with`."""
         import boto3
 
-        client = boto3.client(
-            "secretsmanager",
+        return boto3.client(
+            kind,
             region_name=REGION,
             endpoint_url=self.env["AWS_ENDPOINT_URL"],
-            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            aws_access_key_id=key or self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=secret or self.env["AWS_SECRET_ACCESS_KEY"],
         )
+
+    @contextmanager
+    def user_with(self, policy: str) -> Iterator[Any]:
+        """boto3 as somebody whom one policy holds, and who is held by it for the length of a `with`."""
+        from moto import settings
+        from moto.core.responses import ActionAuthenticatorMixin
+
+        iam = self.client("iam")
+        iam.create_user(UserName="service")
+        iam.put_user_policy(UserName="service", PolicyName="policy", PolicyDocument=policy)
+        made = iam.create_access_key(UserName="service")["AccessKey"]
+        ActionAuthenticatorMixin.request_count, settings.INITIAL_NO_AUTH_ACTION_COUNT = 0, 0
+        try:
+            yield self.client(key=made["AccessKeyId"], secret=made["SecretAccessKey"])
+        finally:
+            settings.INITIAL_NO_AUTH_ACTION_COUNT = float("inf")
+
+    def put(self, name: str, value: object) -> None:
+        """Make a secret, or its next version; a text is taken as it is."""
+        client = self.client()
         text = value if isinstance(value, str) else json.dumps(value)
         try:
             client.put_secret_value(SecretId=name, SecretString=text)

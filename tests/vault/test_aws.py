@@ -1,9 +1,11 @@
 """The backend `aws`, against moto: what is read, what a fault does at the start and later, and rotation."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 
 import psycopg
@@ -22,6 +24,7 @@ QUICK = (
     Edit(f"{ROOM}/__init__.py", "LONGEST = 60", "LONGEST = 0.5"),
 )
 CANARY = "canary-of-secrets-manager"
+ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:"
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +204,24 @@ def test_a_user_that_aws_rotates_reaches_the_pool_without_a_restart(
         assert (service.process.pid, service.process.running) == (pid, True)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP ROLE green")
+
+
+def test_the_policy_reads_one_secret_and_does_nothing_else(installed: Project, aws: Aws) -> None:
+    text = (installed.root / "deploy" / "aws" / "policy.json").read_text()
+    (statement,) = json.loads(text)["Statement"]
+    mine = statement["Resource"]
+    assert fnmatch(f"{ARN}my-service-a1B2c3", mine.replace("REGION:ACCOUNT", "eu-central-1:111122223333"))
+    for other in ("my-service-admin-a1B2c3", "my-servicer-a1B2c3", "other-a1B2c3"):
+        assert not fnmatch(ARN + other, mine.replace("REGION:ACCOUNT", "eu-central-1:111122223333"))
+    aws.put("my-service", {"sentry_dsn": "one"})
+    # moto judges actions, and not resources: those are looked at above.
+    with aws.user_with(text.replace(mine, "*")) as user:
+        assert user.get_secret_value(SecretId="my-service")["SecretString"] == '{"sentry_dsn": "one"}'
+        for forbidden, values in {
+            "put_secret_value": {"SecretId": "my-service", "SecretString": "{}"},
+            "delete_secret": {"SecretId": "my-service"},
+            "list_secrets": {},
+            "get_random_password": {},
+        }.items():
+            with pytest.raises(user.exceptions.ClientError, match="AccessDenied"):
+                getattr(user, forbidden)(**values)

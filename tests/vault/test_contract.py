@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from hvac import exceptions
 
-from tests.projects import render
+from tests.projects import Edit, render
 from tests.servers.postgres import Postgres
 from tests.servers.vault import Vault
 from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql
@@ -102,7 +102,7 @@ def deploy(deployed: Deployed, target: Target, postgres: Postgres) -> None:
     env = {"VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD}
     for _ in range(2):
         done = deployed.apply(target.url, target.root, env)
-        # OpenBao wants audit devices in its configuration file (https://openbao.org/docs/audit/) and refuses them here.
+        # OpenBao refuses audit devices here (https://openbao.org/docs/configuration/audit).
         errors = [line for line in done.stderr.splitlines() if not line.startswith("apply: audit: ")]
         assert errors == [], done.stderr
     assert done.stdout == "nothing to change\n"
@@ -188,26 +188,87 @@ def test_a_token_is_renewed_until_its_maximum_and_then_403(target: Target) -> No
     assert target.read(target.login()) == {"sentry_dsn": "one"}
 
 
-def test_logins_of_the_database_end_with_the_token_that_asked_for_them(target: Target) -> None:
+def test_a_secret_id_and_the_tokens_made_with_it_are_revoked_as_the_docs_say(target: Target) -> None:
+    role_id, answer = target.ids()
+    client = hvac.Client(target.url, timeout=5)
+    client.auth.approle.login(role_id, answer["data"]["secret_id"])
+    accessor = {"secret_id_accessor": answer["data"]["secret_id_accessor"]}
+    target.admin().write_data(f"auth/approle/role/{target.slug}/secret-id-accessor/destroy", data=accessor)
+    with pytest.raises(exceptions.InvalidRequest):
+        hvac.Client(target.url).auth.approle.login(role_id, answer["data"]["secret_id"])
+    assert target.read(client) == {"sentry_dsn": "one"}
+    target.admin().write_data("sys/leases/revoke-prefix/auth/approle/login", data={"sync": True})
+    with pytest.raises(exceptions.Forbidden):
+        target.read(client)
+
+
+@dataclass(frozen=True)
+class User:
+    """A login of the database, made for the service."""
+
+    url: str
+    client: hvac.Client
+    answer: Any
+
+    def let_in(self) -> bool:
+        data = self.answer["data"]
+        try:
+            with psycopg.connect(self.url, user=data["username"], password=data["password"]) as connection:
+                return bool(connection.info.user == data["username"])
+        except psycopg.OperationalError:
+            return False
+
+    def ends(self) -> bool:
+        """Whether it is let in no more, within the time that a real server takes."""
+        deadline = time.monotonic() + 10
+        while self.let_in() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return not self.let_in()
+
+
+@pytest.fixture
+def user(target: Target) -> User:
     if not target.database_url:
         pytest.skip("VAULT_TEST_DATABASE_URL names no PostgreSQL")
     client = target.login()
-    answer = client.secrets.database.generate_credentials(target.slug)
-    assert (answer["renewable"], answer["lease_duration"]) == (True, 60)
+    made = User(target.database_url, client, client.secrets.database.generate_credentials(target.slug))
+    assert (made.answer["renewable"], made.answer["lease_duration"]) == (True, 60)
+    assert made.let_in()
+    return made
 
-    def user() -> str:
-        with psycopg.connect(target.database_url, **login) as connection:
-            return str(connection.info.user)
 
-    login = {"user": answer["data"]["username"], "password": answer["data"]["password"]}
-    assert user() == login["user"]
-    assert client.sys.renew_lease(answer["lease_id"], increment=30)["lease_duration"] <= 60
-    client.auth.token.revoke_self()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            user()
-        except psycopg.OperationalError:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{login['user']} is still let in")
+def test_logins_of_the_database_end_with_the_token_that_asked_for_them(user: User) -> None:
+    assert user.client.sys.renew_lease(user.answer["lease_id"], increment=30)["lease_duration"] <= 60
+    assert user.let_in()
+    user.client.auth.token.revoke_self()
+    assert user.ends()
+
+
+def test_logins_of_the_database_are_revoked_as_the_docs_say(target: Target, user: User) -> None:
+    target.admin().write_data(f"sys/leases/revoke-prefix/database/creds/{target.slug}", data={"sync": True})
+    assert user.ends()
+    assert user.client.lookup_token()["data"]["ttl"] > 0
+
+
+def test_logins_are_made_also_when_only_vault_knows_its_password(target: Target, user: User) -> None:
+    target.admin().write_data(f"database/rotate-root/{target.slug}", data={})
+    again = user.client.secrets.database.generate_credentials(target.slug)
+    assert User(target.database_url, user.client, again).let_in()
+
+
+@pytest.mark.parametrize(
+    ("edit", "forbidden"),
+    [
+        (Edit("policy.hcl", "secret/data/my-service", "secret/data/*"), "GET secret/data/others"),
+        (Edit("policy.hcl", '["read"]', '["read", "delete"]'), "DELETE secret/data/my-service"),
+    ],
+)
+def test_a_wider_policy_is_noticed(deployed: Deployed, vault: Vault, edit: Edit, forbidden: str) -> None:
+    """The sabotage of `test_the_service_may_do_nothing_else`."""
+    edit.apply(deployed.folder)
+    target = Target(vault.url, vault.root, SLUG, vault.clock.advance, "")
+    assert deployed.apply(vault.url, vault.root).returncode == 0
+    for name in ("others", SLUG):
+        target.admin().secrets.kv.v2.create_or_update_secret(name, {"key": "one"})
+    method, path = forbidden.split()
+    target.login().adapter.request(method, f"/v1/{path}")
