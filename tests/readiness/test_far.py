@@ -147,7 +147,7 @@ def test_a_lease_that_is_renewed_is_proven(prober: Prober, served: Served, vault
         "secrets.leases": "proven",
         "secrets.silent": "proven",
     }
-    assert found.outcome("secrets.backend")["seen"] == "/readyz says: 1 secrets of Vault are current"
+    assert found.outcome("secrets.backend")["seen"] == "/readyz says: secrets of Vault are current: 1"
     assert found.outcome("secrets.leases")["seen"].startswith("leases: 1; of the shortest, token, ")
 
 

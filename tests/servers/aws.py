@@ -64,7 +64,7 @@ class Aws:
     def user_with(self, policy: str) -> Iterator[Any]:
         """boto3 as somebody whom one policy holds, and who is held by it for the length of a `with`."""
         from moto import settings
-        from moto.core.responses import ActionAuthenticatorMixin
+        from moto.core.authorization import ActionAuthenticatorMixin
 
         iam = self.client("iam")
         iam.create_user(UserName="service")

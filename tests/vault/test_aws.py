@@ -75,7 +75,7 @@ def test_keys_of_the_secret_are_settings(quick: Project, aws: Aws, schema: Path,
         assert service.client.get("/v1/items", headers={"Host": "orders.test"}).status_code == 400
         assert (
             service.client.get("/readyz").json()["parts"]["secrets"]["evidence"]
-            == "3 secrets of SecretsManager are current"
+            == "secrets of SecretsManager are current: 3"
         )
         assert CANARY not in service.log
 

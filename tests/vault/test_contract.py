@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hvac
 import psycopg
 import pytest
 from hvac import exceptions
 
-from tests.projects import Edit, render
+from tests.projects import Edit, Project, render
 from tests.servers.postgres import Postgres
 from tests.servers.vault import Vault
+from tests.service.conftest import migrated
 from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql
 
 pytestmark = pytest.mark.servers
@@ -254,6 +256,38 @@ def test_logins_are_made_also_when_only_vault_knows_its_password(target: Target,
     target.admin().write_data(f"database/rotate-root/{target.slug}", data={})
     again = user.client.secrets.database.generate_credentials(target.slug)
     assert User(target.database_url, user.client, again).let_in()
+
+
+def test_the_service_itself_starts_on_it_and_serves(
+    target: Target, project: Project, user: User, tmp_path: Path
+) -> None:
+    """With a wrapped secret id, and as a user of the database that was made for it."""
+    migrated(project, target.database_url)
+    parts = urlsplit(target.database_url)
+    address = parts._replace(netloc=f"{parts.hostname}:{parts.port or 5432}").geturl()
+    target.admin().secrets.kv.v2.create_or_update_secret(target.slug, {"database_url": address})
+    role_id, answer = target.ids(wrap_ttl="60s")
+    (tmp_path / "secret-id").write_text(answer["wrap_info"]["token"])
+    env = {
+        "SECRETS_BACKEND": "vault",
+        "VAULT_ADDR": target.url,
+        "VAULT_AUTH_METHOD": "approle",
+        "VAULT_DATABASE_ROLE": target.slug,
+        "VAULT_ROLE_ID": role_id,
+        "VAULT_SECRET_ID_FILE": str(tmp_path / "secret-id"),
+        "VAULT_SECRET_ID_WRAPPED": "true",
+        "VAULT_SECRET_PATH": target.slug,
+    }
+    with project.serve(tmp_path / "run", env) as service:
+        assert service.client.post("/v1/items", json={"name": "kept"}).status_code == 201
+        assert service.client.get("/readyz").json()["parts"]["secrets"]["evidence"] == "secrets of Vault are current: 1"
+        with psycopg.connect(target.database_url) as connection:
+            rows = connection.execute("SELECT usename FROM pg_stat_activity WHERE usename LIKE 'v-%'").fetchall()
+        assert rows
+    again = project.cli("serve", env=env)
+    assert again.returncode == 78
+    assert "ALARM" in again.stderr
+    target.admin().secrets.kv.v2.create_or_update_secret(target.slug, {"sentry_dsn": "one"})
 
 
 @pytest.mark.parametrize(

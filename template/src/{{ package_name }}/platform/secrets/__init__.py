@@ -258,4 +258,4 @@ async def readiness(state: State) -> str:
     if gone:
         raise NotReady(f"the lease has ended: {', '.join(gone)}")
     kind = type(store.backend).__name__
-    return f"{len(store.values)} secrets of {kind} are current" if store.backend else "in the environment"
+    return f"secrets of {kind} are current: {len(store.values)}" if store.backend else "in the environment"
