@@ -46,6 +46,8 @@ CONTRACT = {
         BACKUP_AGE_IDENTITY_FILE SHUTDOWN_DRAIN_SECONDS GIT_COMMIT READY_PROBE_KEY
     """,
 }
+# Variables that come with another answer than the default.
+ANSWERED = {"AWS_ENDPOINT_URL AWS_SECRETS_NAME": {"secrets_manager": "aws"}}
 # What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
 METRICS = """
     db_client_connection_count db_client_connection_max http_server_active_requests
@@ -59,7 +61,6 @@ LEASES = "secrets_lease_duration_seconds secrets_lease_remaining_seconds"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME"),
     ("caching", "question", "cache"),
     ("caching", "variable", "CACHE_URL DB_POOLER"),
     ("usage", "question", "usage_tracking"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from tests.servers.alertmanager import Alertmanager
+from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
 from tests.servers.otlp import open_collector
@@ -27,6 +28,11 @@ def postgres() -> str:
 def chromium() -> str:
     with open_browser() as browser:
         return browser.version
+
+
+def secrets_manager() -> str:
+    with Aws() as server:
+        return f"moto {version('moto')} on port {server.port}"
 
 
 def otlp() -> str:
@@ -56,6 +62,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
+    "Secrets Manager": secrets_manager,
     "Vault stand-in": vault,
 }
 

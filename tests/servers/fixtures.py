@@ -5,11 +5,19 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink, Sink
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.vault import Vault
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    """Secrets Manager for one test."""
+    with Aws() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """`deploy/vault/apply.py`: it makes what is not there, mends what differs, leaves alone what is right."""
 
+import hvac
 import psycopg
 import pytest
 
@@ -47,6 +48,16 @@ def test_what_somebody_changed_by_hand_is_changed_back_and_named(vault: Vault, d
     ]
     role = vault.client().read(ROLE)["data"]
     assert (role["token_ttl"], role["token_policies"]) == (1200, ["my-service"])
+
+
+def test_a_pod_logs_in_by_its_service_account_and_no_other(vault: Vault, deployed: Deployed) -> None:
+    deployed.set("kubernetes", host="https://kubernetes.default.svc")
+    assert deployed.apply(vault.url, vault.root).returncode == 0
+    vault.store.accounts |= {"of-mine": ("my-service", "my-service"), "of-another": ("my-service", "default")}
+    pod = hvac.Client(vault.url)
+    assert pod.auth.kubernetes.login("my-service", "of-mine")["auth"]["policies"] == ["my-service"]
+    with pytest.raises(hvac.exceptions.Forbidden):
+        pod.auth.kubernetes.login("my-service", "of-another")
 
 
 def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Deployed, postgres: Postgres) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hvac
 import psycopg
 import pytest
 from hvac import exceptions
 
-from tests.projects import render
+from tests.projects import Edit, Project, render
 from tests.servers.postgres import Postgres
 from tests.servers.vault import Vault
+from tests.service.conftest import migrated
 from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql
 
 pytestmark = pytest.mark.servers
@@ -102,7 +104,7 @@ def deploy(deployed: Deployed, target: Target, postgres: Postgres) -> None:
     env = {"VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD}
     for _ in range(2):
         done = deployed.apply(target.url, target.root, env)
-        # OpenBao wants audit devices in its configuration file (https://openbao.org/docs/audit/) and refuses them here.
+        # OpenBao refuses audit devices here (https://openbao.org/docs/configuration/audit).
         errors = [line for line in done.stderr.splitlines() if not line.startswith("apply: audit: ")]
         assert errors == [], done.stderr
     assert done.stdout == "nothing to change\n"
@@ -188,26 +190,119 @@ def test_a_token_is_renewed_until_its_maximum_and_then_403(target: Target) -> No
     assert target.read(target.login()) == {"sentry_dsn": "one"}
 
 
-def test_logins_of_the_database_end_with_the_token_that_asked_for_them(target: Target) -> None:
+def test_a_secret_id_and_the_tokens_made_with_it_are_revoked_as_the_docs_say(target: Target) -> None:
+    role_id, answer = target.ids()
+    client = hvac.Client(target.url, timeout=5)
+    client.auth.approle.login(role_id, answer["data"]["secret_id"])
+    accessor = {"secret_id_accessor": answer["data"]["secret_id_accessor"]}
+    target.admin().write_data(f"auth/approle/role/{target.slug}/secret-id-accessor/destroy", data=accessor)
+    with pytest.raises(exceptions.InvalidRequest):
+        hvac.Client(target.url).auth.approle.login(role_id, answer["data"]["secret_id"])
+    assert target.read(client) == {"sentry_dsn": "one"}
+    target.admin().write_data("sys/leases/revoke-prefix/auth/approle/login", data={"sync": True})
+    with pytest.raises(exceptions.Forbidden):
+        target.read(client)
+
+
+@dataclass(frozen=True)
+class User:
+    """A login of the database, made for the service."""
+
+    url: str
+    client: hvac.Client
+    answer: Any
+
+    def let_in(self) -> bool:
+        data = self.answer["data"]
+        try:
+            with psycopg.connect(self.url, user=data["username"], password=data["password"]) as connection:
+                return bool(connection.info.user == data["username"])
+        except psycopg.OperationalError:
+            return False
+
+    def ends(self) -> bool:
+        """Whether it is let in no more, within the time that a real server takes."""
+        deadline = time.monotonic() + 10
+        while self.let_in() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return not self.let_in()
+
+
+@pytest.fixture
+def user(target: Target) -> User:
     if not target.database_url:
         pytest.skip("VAULT_TEST_DATABASE_URL names no PostgreSQL")
     client = target.login()
-    answer = client.secrets.database.generate_credentials(target.slug)
-    assert (answer["renewable"], answer["lease_duration"]) == (True, 60)
+    made = User(target.database_url, client, client.secrets.database.generate_credentials(target.slug))
+    assert (made.answer["renewable"], made.answer["lease_duration"]) == (True, 60)
+    assert made.let_in()
+    return made
 
-    def user() -> str:
-        with psycopg.connect(target.database_url, **login) as connection:
-            return str(connection.info.user)
 
-    login = {"user": answer["data"]["username"], "password": answer["data"]["password"]}
-    assert user() == login["user"]
-    assert client.sys.renew_lease(answer["lease_id"], increment=30)["lease_duration"] <= 60
-    client.auth.token.revoke_self()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            user()
-        except psycopg.OperationalError:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{login['user']} is still let in")
+def test_logins_of_the_database_end_with_the_token_that_asked_for_them(user: User) -> None:
+    assert user.client.sys.renew_lease(user.answer["lease_id"], increment=30)["lease_duration"] <= 60
+    assert user.let_in()
+    user.client.auth.token.revoke_self()
+    assert user.ends()
+
+
+def test_logins_of_the_database_are_revoked_as_the_docs_say(target: Target, user: User) -> None:
+    target.admin().write_data(f"sys/leases/revoke-prefix/database/creds/{target.slug}", data={"sync": True})
+    assert user.ends()
+    assert user.client.lookup_token()["data"]["ttl"] > 0
+
+
+def test_logins_are_made_also_when_only_vault_knows_its_password(target: Target, user: User) -> None:
+    target.admin().write_data(f"database/rotate-root/{target.slug}", data={})
+    again = user.client.secrets.database.generate_credentials(target.slug)
+    assert User(target.database_url, user.client, again).let_in()
+
+
+def test_the_service_itself_starts_on_it_and_serves(
+    target: Target, project: Project, user: User, tmp_path: Path
+) -> None:
+    """With a wrapped secret id, and as a user of the database that was made for it."""
+    migrated(project, target.database_url)
+    parts = urlsplit(target.database_url)
+    address = parts._replace(netloc=f"{parts.hostname}:{parts.port or 5432}").geturl()
+    target.admin().secrets.kv.v2.create_or_update_secret(target.slug, {"database_url": address})
+    role_id, answer = target.ids(wrap_ttl="60s")
+    (tmp_path / "secret-id").write_text(answer["wrap_info"]["token"])
+    env = {
+        "SECRETS_BACKEND": "vault",
+        "VAULT_ADDR": target.url,
+        "VAULT_AUTH_METHOD": "approle",
+        "VAULT_DATABASE_ROLE": target.slug,
+        "VAULT_ROLE_ID": role_id,
+        "VAULT_SECRET_ID_FILE": str(tmp_path / "secret-id"),
+        "VAULT_SECRET_ID_WRAPPED": "true",
+        "VAULT_SECRET_PATH": target.slug,
+    }
+    with project.serve(tmp_path / "run", env) as service:
+        assert service.client.post("/v1/items", json={"name": "kept"}).status_code == 201
+        assert service.client.get("/readyz").json()["parts"]["secrets"]["evidence"] == "secrets of Vault are current: 1"
+        with psycopg.connect(target.database_url) as connection:
+            rows = connection.execute("SELECT usename FROM pg_stat_activity WHERE usename LIKE 'v-%'").fetchall()
+        assert rows
+    again = project.cli("serve", env=env)
+    assert again.returncode == 78
+    assert "ALARM" in again.stderr
+    target.admin().secrets.kv.v2.create_or_update_secret(target.slug, {"sentry_dsn": "one"})
+
+
+@pytest.mark.parametrize(
+    ("edit", "forbidden"),
+    [
+        (Edit("policy.hcl", "secret/data/my-service", "secret/data/*"), "GET secret/data/others"),
+        (Edit("policy.hcl", '["read"]', '["read", "delete"]'), "DELETE secret/data/my-service"),
+    ],
+)
+def test_a_wider_policy_is_noticed(deployed: Deployed, vault: Vault, edit: Edit, forbidden: str) -> None:
+    """The sabotage of `test_the_service_may_do_nothing_else`."""
+    edit.apply(deployed.folder)
+    target = Target(vault.url, vault.root, SLUG, vault.clock.advance, "")
+    assert deployed.apply(vault.url, vault.root).returncode == 0
+    for name in ("others", SLUG):
+        target.admin().secrets.kv.v2.create_or_update_secret(name, {"key": "one"})
+    method, path = forbidden.split()
+    target.login().adapter.request(method, f"/v1/{path}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hvac
+import hvac  # type: ignore[import-untyped]
 import requests
 
 HERE = Path(__file__).parent
@@ -55,8 +55,12 @@ class Server:
         if there is None:
             self.client.write_data(f"{where}/{path}", data={"type": kind, **more})
             yield f"{where}/{path}: made"
-        elif there["type"] != kind or (more.get("options") or {}).get("version") != (there["options"] or {}).get("version"):
+        elif there["type"] != kind or _version(there) != _version(more):
             raise ValueError(f"{where}/{path}: there is another {there['type']}; name a new path in vault.toml")
+
+
+def _version(mount: Json) -> Any:
+    return (mount.get("options") or {}).get("version")
 
 
 def _plain(value: Any) -> Any:

@@ -11,14 +11,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-import hvac
 
 from tests.servers.process import free_port
 from tests.servers.vault.store import Clock, Json, Refusal, Store, Token
 from tests.servers.vault.table import Call, find, seconds
+
+if TYPE_CHECKING:
+    import hvac
 
 HANG = float("inf")
 CAPABILITIES = {"GET": {"read"}, "LIST": {"list"}, "DELETE": {"delete"}}
@@ -85,8 +86,10 @@ class Vault:
         """A token that may do everything."""
         return self.store.root
 
-    def client(self, token: str | None = None) -> hvac.Client:
+    def client(self, token: str | None = None) -> "hvac.Client":
         """hvac with a token, the root's if none is given."""
+        import hvac  # not needed by most runs of pytest, which all load this module
+
         return hvac.Client(url=self.url, token=token or self.root, namespace=self.namespace or None, timeout=5)
 
     def start(self) -> None:

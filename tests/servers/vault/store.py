@@ -92,6 +92,7 @@ class Token:
     policies: list[str]
     lease: Lease
     display_name: str = "token"
+    path: str = ""  # of the login that made it
     accessor: str = field(default_factory=lambda: secrets.token_urlsafe(18))
 
 

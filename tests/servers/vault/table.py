@@ -118,6 +118,7 @@ def login(call: Call, role: Json, name: str) -> Answer:
     if not role.get("token_no_default_policy"):
         policies = ["default", *policies]
     token = call.store.token(policies, seconds(role.get("token_ttl"), 3600), seconds(role.get("token_max_ttl")), name)
+    token.path = call.path
     return 200, {"auth": _auth(token)}
 
 
@@ -217,6 +218,16 @@ def revoke_lease(call: Call) -> Answer:
     return 204, NOTHING
 
 
+@row("PUT POST", "sys/leases/revoke-prefix/{path}", 204, page="system/leases#revoke-prefix")
+def revoke_prefix(call: Call) -> Answer:
+    prefix = call.names["path"]
+    for credential in [each for each in call.store.credentials.values() if each.lease.id.startswith(prefix)]:
+        call.store.drop(credential)
+    for token in [each for each in call.store.tokens.values() if each.path.startswith(prefix)]:
+        call.store.revoke(token)
+    return 204, NOTHING
+
+
 def _leased(lease: Lease) -> Json:
     return {"lease_id": lease.id, "renewable": lease.renewable, "lease_duration": lease.left}
 
@@ -297,9 +308,22 @@ def approle_secret_id(call: Call) -> Answer:
     made, ttl = secrets.token_hex(16), role.get("secret_id_ttl", 0)
     uses = int(role.get("secret_id_num_uses") or 0)
     ends = call.store.clock.now() + ttl if ttl else float("inf")
-    call.store.secret_ids[made] = {"role": name, "uses": uses or None, "ends": ends}
-    about = {"secret_id_accessor": secrets.token_hex(16), "secret_id_ttl": ttl, "secret_id_num_uses": uses}
+    accessor = secrets.token_hex(16)
+    call.store.secret_ids[made] = {"role": name, "uses": uses or None, "ends": ends, "accessor": accessor}
+    about = {"secret_id_accessor": accessor, "secret_id_ttl": ttl, "secret_id_num_uses": uses}
     return 200, {"data": {"secret_id": made, **about}}
+
+
+@row(
+    "POST PUT",
+    "auth/approle/role/{role}/secret-id-accessor/destroy",
+    204,
+    page="auth/approle#destroy-approle-secret-id-accessor",
+)
+def approle_destroy(call: Call) -> Answer:
+    kept = call.store.secret_ids.items()
+    call.store.secret_ids = {key: each for key, each in kept if each["accessor"] != call.body["secret_id_accessor"]}
+    return 204, NOTHING
 
 
 @row("POST", "auth/approle/login", 200, 400, 403, page="auth/approle#login-with-approle", public=True)
@@ -417,6 +441,15 @@ def database_config(call: Call) -> Answer:
             except psycopg.Error:
                 raise Refusal(400, "error creating database object: error verifying connection") from None
     return _settled(call)
+
+
+@row("POST PUT", "database/rotate-root/{name}", 204, page="secret/databases#rotate-root-credentials")
+def rotate_root(call: Call) -> Answer:
+    config, password = call.store.configs[f"database/config/{call.names['name']}"], secrets.token_hex(16)
+    statement = "ALTER ROLE \"{{name}}\" PASSWORD '{{password}}'"
+    call.store.execute(config, [statement], config["username"], password, call.asker.lease)
+    config["password"] = password
+    return 204, NOTHING
 
 
 @row("GET POST PUT DELETE", "database/roles/{name}", 200, 204, 400, 404, page="secret/databases#create-role")

@@ -256,4 +256,5 @@ async def readiness(state: State) -> str:
     gone = [name for name, lease in leases.items() if lease.holds and lease.until < time.monotonic()]
     if gone:
         raise NotReady(f"the lease has ended: {', '.join(gone)}")
-    return f"{len(store.values)} secrets are current" if store.backend else "in the environment"
+    kind = type(store.backend).__name__
+    return f"secrets of {kind} are current: {len(store.values)}" if store.backend else "in the environment"

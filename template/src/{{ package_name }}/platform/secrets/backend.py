@@ -1,8 +1,10 @@
 """What a backend of secrets is: something that is asked now and then, and may block while it answers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,19 @@ class Backend(Protocol):
             Away: It does not answer now.
             Refused: It answered, and says no. Neither text holds a value.
         """
+
+
+def settings_of(secret: Mapping[str, Any]) -> dict[str, str]:
+    """What a secret holds, as settings: what is no text becomes JSON, which pydantic understands.
+
+    Raises:
+        AttributeError: It is no object.
+    """
+    return {name.lower(): value if isinstance(value, str) else json.dumps(value) for name, value in secret.items()}
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """Put into an address who logs in, in place of whoever stands there."""
+    parts = urlsplit(url)
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}").geturl()
