@@ -7,6 +7,7 @@ CHOICES = {
     "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
     "python_version": ("3.12", "3.13", "3.14"),
+    "secrets_manager": ("vault", "aws", "none"),
 }
 DEFAULTS = {
     "project_name": "My Service",
@@ -22,6 +23,7 @@ DEFAULTS = {
     "http_instrumentation": "contrib",
     "include_example": True,
     "python_version": "3.14",
+    "secrets_manager": "vault",
 }
 CONTRACT = {
     "question": """
@@ -44,6 +46,8 @@ CONTRACT = {
         BACKUP_AGE_IDENTITY_FILE SHUTDOWN_DRAIN_SECONDS GIT_COMMIT READY_PROBE_KEY
     """,
 }
+# Variables that come with another answer than the default.
+ANSWERED = {"AWS_ENDPOINT_URL AWS_SECRETS_NAME": {"secrets_manager": "aws"}}
 # What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
 METRICS = """
     db_client_connection_count db_client_connection_max http_server_active_requests
@@ -51,14 +55,12 @@ METRICS = """
     http_server_request_duration_seconds_sum process_cpu_time_seconds_total process_event_loop_lag_seconds
     process_memory_usage_bytes process_unix_file_descriptor_count target_info
 """
+# The same, where something is lent: by Vault.
+LEASES = "secrets_lease_duration_seconds secrets_lease_remaining_seconds"
 # What its histogram counts by, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("secrets", "question", "secrets_manager"),
-    ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME SECRETS_BACKEND SECRETS_DIR VAULT_ADDR"),
-    ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),
-    ("secrets", "variable", "VAULT_SECRET_ID_FILE VAULT_SECRET_PATH VAULT_TOKEN"),
     ("caching", "question", "cache"),
     ("caching", "variable", "CACHE_URL DB_POOLER"),
     ("usage", "question", "usage_tracking"),

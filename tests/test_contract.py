@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.contract import CHOICES, CONTRACT, DEFAULTS, LATER
+from tests.contract import ANSWERED, CHOICES, CONTRACT, DEFAULTS, LATER
 from tests.projects import ROOT, Edit, Project, Service, render
 from tests.service.conftest import migrated
 from tests.test_questions import QUESTIONS
@@ -24,6 +24,10 @@ def promised(kind: str) -> set[str]:
 
 def later(kind: str) -> set[str]:
     return {name for _, of, names in LATER if of == kind for name in names.split()}
+
+
+def answered(kind: str) -> set[str]:
+    return {name for names in ANSWERED for name in names.split()} if kind == "variable" else set()
 
 
 def built(project: Project) -> dict[str, set[str]]:
@@ -41,13 +45,19 @@ print(*app.openapi()["paths"])
         "target": set(re.findall(r"^  ([a-z]+) ", project.run("make", "help").stdout, re.M)),
         "command": set(re.findall(r"^\W*([a-z]+) {2,}", project.cli("--help", check=True).stdout, re.M)),
         "route": set(project.run(str(project.venv / "bin/python"), "-c", routes, env=key).stdout.split()),
-        "variable": set(re.findall(r"^#([A-Z_]+)=", (project.root / ".env.example").read_text(), re.M)),
+        "variable": variables(project.root),
     }
+
+
+def variables(root: Path) -> set[str]:
+    return set(re.findall(r"^#([A-Z_]+)=", (root / ".env.example").read_text(), re.M))
 
 
 def broken(found: dict[str, set[str]]) -> list[str]:
     """Names that are promised and absent."""
-    return sorted(f"{kind} {name}" for kind in CONTRACT for name in promised(kind) - later(kind) - found[kind])
+    return sorted(
+        f"{kind} {name}" for kind in CONTRACT for name in promised(kind) - later(kind) - answered(kind) - found[kind]
+    )
 
 
 def early(found: dict[str, set[str]]) -> list[str]:
@@ -61,6 +71,11 @@ def test_what_is_promised_is_there_or_listed_for_later(project: Project) -> None
     assert broken(found) == []
     assert early(found) == []
     assert [name for _, kind, names in LATER for name in names.split() if name not in promised(kind)] == []
+
+
+def test_variables_of_other_answers_are_there_with_them(template: Path, tmp_path: Path) -> None:
+    for names, answers in ANSWERED.items():
+        assert set(names.split()) <= variables(render(template, tmp_path / names, **answers))
 
 
 @pytest.mark.parametrize(

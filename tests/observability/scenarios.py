@@ -117,6 +117,16 @@ def load(begin: float, end: float) -> Series:
     return {name("service:cpu_cores:rate5m", service="my-service"): f"{begin}+{(end - begin) / 336:.6f}x340"}
 
 
+def leases(remaining: str) -> Series:
+    """Two instances with a token for an hour, of which one is as good as new."""
+    found = {}
+    for instance, left in (("a", remaining), ("b", "3000x60")):
+        labels = {"job": "my-service", "instance": instance, "lease": "token"}
+        found[name("secrets_lease_remaining_seconds", **labels)] = left
+        found[name("secrets_lease_duration_seconds", **labels)] = "3600x60"
+    return found
+
+
 def canary(seen: str) -> Series:
     return {name("target_info", job="my-service", instance="c", service_version="1.1.0"): seen}
 
@@ -155,6 +165,8 @@ SCENARIOS = {
     "pool full": firing(pool(10), alerts="DatabasePoolSaturated"),
     "loop lags a little": quiet(loop(0.05)),
     "loop lags": firing(loop(0.2), alerts="EventLoopLags"),
+    "leases are renewed": quiet(leases("3600-60x40")),
+    "a lease runs out": firing(leases("2400-60x40"), alerts="SecretsLeaseRunsOut"),
     "memory stays": quiet(memory(100, 120), at=DAY + 3 * HOUR, step=5),
     "memory doubles": firing(memory(100, 200), at=DAY + 3 * HOUR, step=5, alerts="MemoryGrows"),
     "load stays": quiet(load(0.5, 0.5), at=7 * DAY, step=30),

@@ -149,6 +149,30 @@ SABOTAGES: dict[str, list[Sabotage]] = {
             ),
         ),
     ],
+    # proven where there is a backend: tests/vault/test_ready.py
+    "secrets.backend": [
+        Sabotage("set SECRETS_BACKEND", arguments=IN_PRODUCTION, well={"EXPOSE_DOCS": "false"}),
+        Sabotage(
+            "let the room secrets stand in main.py",
+            (Edit(f"{SRC}/main.py", "without=set()", 'without={"secrets"}'),),
+        ),
+    ],
+    "secrets.silent": [
+        Sabotage(
+            "rotate it",
+            (
+                Edit(
+                    f"{SRC}/platform/health.py",
+                    '"environment": settings.environment,',
+                    '"environment": settings.environment, "database": "postgresql://app:pw@db.internal/orders",',
+                ),
+            ),
+        ),
+        Sabotage(
+            "answer errors by platform/problems.py",
+            (Edit(f"{SRC}/platform/problems.py", 'str(e["msg"])', 'f"{e}"'),),
+        ),
+    ],
     "security.docs": [
         Sabotage(
             "unset EXPOSE_DOCS", env={"EXPOSE_DOCS": "true"}, arguments=IN_PRODUCTION, well={"EXPOSE_DOCS": "false"}
@@ -171,7 +195,8 @@ SABOTAGES: dict[str, list[Sabotage]] = {
     ],
 }
 # Far ends of their own: proven and sabotaged in test_far.py.
-FAR = {"errors.tracked", "observability.metrics"}
+FAR = {"errors.tracked", "observability.metrics", "secrets.leases"}
+LENT = {"secrets.leases"}  # nothing is, without a Vault
 CASES = [(check, each) for check, sabotages in SABOTAGES.items() for each in sabotages]
 
 
@@ -214,7 +239,11 @@ def green(
 
 
 def test_a_healthy_service_is_green(green: dict[tuple[str, ...], set[str]]) -> None:
-    assert green == {(): set(), ("--drill",): set(), IN_PRODUCTION: {"security.transport", *FAR}}
+    assert green == {
+        (): set(),
+        ("--drill",): set(),
+        IN_PRODUCTION: {"secrets.backend", "security.transport", *FAR} - LENT,
+    }
 
 
 @pytest.mark.parametrize(("check", "sabotage"), CASES, ids=[f"{check}-{n}" for n, (check, _) in enumerate(CASES)])
@@ -265,7 +294,7 @@ def test_a_schema_that_is_missing_is_named_with_the_command_that_makes_it(
 def test_over_tls_production_is_proven_and_sends_hsts(prober: Prober, served: Served, tmp_path: Path) -> None:
     with served(prober.project, EXPOSE_DOCS="false") as service, proxied(service.port, tmp_path) as (url, authority):
         found = prober.look(url, *IN_PRODUCTION, SSL_CERT_FILE=str(authority))
-        assert red(found) == FAR
+        assert red(found) == {"secrets.backend", *FAR} - LENT
         assert "6 headers" in found.outcome("security.headers")["seen"]
         assert found.statuses["security.transport"] == "proven"
         untrusted = prober.look(url, *IN_PRODUCTION)

@@ -1,6 +1,7 @@
 """What the service sends is looked for at the far end: a trace store, the real Prometheus, the real Bugsink."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 
 from tests.projects import Edit, Project, Service
 from tests.readiness.conftest import Found, Prober, Served
+from tests.secrets.conftest import deploy
 from tests.servers.bugsink import Bugsink, Sink
 from tests.servers.otlp import open_collector
 from tests.servers.process import free_port
 from tests.servers.prometheus import Prometheus
+from tests.servers.vault import Vault
 
 pytestmark = pytest.mark.servers
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
@@ -80,7 +83,7 @@ def test_a_far_end_that_is_away_or_locked_is_unknown(impatient: Prober, served: 
 @contextmanager
 def scraped(port: int) -> Iterator[Prometheus]:
     """Prometheus, looking at a service every second."""
-    target = {"job_name": "service", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+    target = {"job_name": "my-service", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
     with Prometheus({"scrape_configs": [target]}) as server:
         yield server
 
@@ -106,6 +109,58 @@ def test_observability_metrics_turns_red(impatient: Prober, served: Served) -> N
     assert (status, code) == ("gap", 1)
     assert "the count went from 0 to 0 in 5 s" in seen
     assert "look at OTEL_METRICS_EXPORTER" in step
+
+
+# --- leases -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lent(prober: Prober, served: Served, vault: Vault, folder: Path, seconds: int) -> Iterator[Service]:
+    """A service with a token that lives so long and is renewed before, in the sight of Prometheus."""
+    side, port = deploy(vault, prober.project, folder, token_ttl=seconds), free_port()
+    side.write(nothing="")
+    env = {**side.env, "OTEL_METRICS_EXPORTER": "prometheus", "METRICS_PORT": str(port)}
+    with served(prober.project, **env) as service, scraped(port) as prometheus:
+        name(prober, "metrics", f"http://{prometheus.address}")
+        wait(lambda: bool(shares(prometheus)))
+        yield service
+
+
+def shares(prometheus: Prometheus) -> list[float]:
+    """What is left of each lease."""
+    query = "secrets_lease_remaining_seconds / secrets_lease_duration_seconds"
+    return [float(each["value"][1]) for each in prometheus.ask("/api/v1/query", query=query)["data"]["result"]]
+
+
+def wait(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_lease_that_is_renewed_is_proven(prober: Prober, served: Served, vault: Vault, tmp_path: Path) -> None:
+    with lent(prober, served, vault, tmp_path / "side", 60) as service:
+        found = prober.look(service, "--area", "secrets")
+    assert {each["check"]: each["status"] for each in found.report["outcomes"]} == {
+        "secrets.backend": "proven",
+        "secrets.leases": "proven",
+        "secrets.silent": "proven",
+    }
+    assert found.outcome("secrets.backend")["seen"] == "/readyz says: secrets of Vault are current: 1"
+    assert found.outcome("secrets.leases")["seen"].startswith("leases: 1; of the shortest, token, ")
+
+
+def test_secrets_leases_turns_red(prober: Prober, served: Served, vault: Vault, tmp_path: Path) -> None:
+    with lent(prober, served, vault, tmp_path / "side", 6) as service:
+        vault.state = "sealed"
+        asked = len(vault.seen)
+        wait(lambda: len(vault.seen) > asked + 1)
+        time.sleep(2)
+        status, seen, step, code = look(prober, service, "secrets", "secrets.leases")
+    assert (status, code) == ("gap", 1)
+    assert seen.startswith("of the lease token ")
+    assert "SecretsLeaseRunsOut" in step
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -150,6 +205,7 @@ def test_errors_tracked_turns_red(impatient: Prober, served: Served, bugsink: Bu
     [
         ("observability", {"observability.metrics": "[far_ends.metrics]", "observability.traces": "[far_ends.traces]"}),
         ("errors", {"errors.tracked": "[far_ends.tracker]"}),
+        ("secrets", {"secrets.backend": "SECRETS_BACKEND"}),
     ],
 )
 def test_production_has_to_name_its_far_ends(

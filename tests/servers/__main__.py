@@ -5,12 +5,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from tests.servers.alertmanager import Alertmanager
+from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
 from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
+from tests.servers.vault import Vault
 
 
 def bugsink() -> str:
@@ -28,6 +30,11 @@ def chromium() -> str:
         return browser.version
 
 
+def secrets_manager() -> str:
+    with Aws() as server:
+        return f"moto {version('moto')} on port {server.port}"
+
+
 def otlp() -> str:
     with open_collector() as collector:
         return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
@@ -43,6 +50,11 @@ def alertmanager() -> str:
         return server.version
 
 
+def vault() -> str:
+    with Vault() as server:
+        return f"our own on {server.url}, driven by hvac {version('hvac')}"
+
+
 SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
@@ -50,6 +62,8 @@ SERVERS: dict[str, Callable[[], str]] = {
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
+    "Secrets Manager": secrets_manager,
+    "Vault stand-in": vault,
 }
 
 

@@ -5,10 +5,19 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink, Sink
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
+from tests.servers.vault import Vault
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    """Secrets Manager for one test."""
+    with Aws() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +58,11 @@ def collector() -> Iterator[Collector]:
     """A collector for one test."""
     with open_collector() as opened:
         yield opened
+
+
+@pytest.fixture
+def vault() -> Iterator[Vault]:
+    """A stand-in for Vault for one test, which fails if something was asked that the recorded table has no row for."""
+    with Vault() as server:
+        yield server
+    assert server.unknown == []

@@ -66,6 +66,7 @@ BY_FORM: list[Any] = [
     {f"https://app:{SECRET}@host": "a key"},
     {"text": f"Authorization: Bearer {SECRET}"},
     {"text": f"AIza{'a' * 20}{SECRET}"},
+    {"text": f"hvr.{SECRET}"},
 ]
 PLANTED = [*BY_KEY, *BY_PAIR, *BY_FORM]
 HARMLESS = [
@@ -79,6 +80,7 @@ HARMLESS = [
     "the author bypasses a compass",
     "1700000000000000000",
     "asiapacificregions akiaabcdefghijkl",
+    "orders.placedByCustomersOfAcme r.getOrdersOfTheCustomerInEurope2",
     {"max_tokens": 100, "status": 200, "ok": True, "nothing": None, "path": ["body", "password"]},
 ]
 
@@ -118,6 +120,7 @@ def test_planted_secrets_are_hidden_and_the_rest_is_shown(redactor: ModuleType) 
     assert len(PLANTED) >= 25
     assert leaks(redactor) == []
     assert [redactor.redact(value) for value in HARMLESS] == HARMLESS
+    assert redactor.redact("was s.7HqPz3mJwRk9TbXcVnYdLf2a, is") == "was [redacted], is"  # of Vault below 1.10, OpenBao
     assert redactor.redact("card 4111 1111 1111 1111, order 4111 1111 1111 1112") == (
         "card [redacted], order 4111 1111 1111 1112"
     )
@@ -133,7 +136,7 @@ REDACTION = "platform/redaction.py"
         (Edit(REDACTION, "if telling(found[kind]) and ", "if False and "), BY_PAIR),
         (Edit(REDACTION, "    return _Copy().of(value, key, 0)", "    return value"), PLANTED),
         (Edit(REDACTION, "        if text[:1] in", "        if False and text[:1] in"), BY_KEY[-2:-1]),
-        (Edit(REDACTION, r"hv[bs]\.[\w-]{8,}+|", ""), [BY_FORM[9]]),
+        (Edit(REDACTION, "hv[brs]", "hv[br]"), [BY_FORM[9]]),
         (Edit(REDACTION, "{0,256}@|", "{0}@|"), [BY_FORM[1]]),
     ],
     ids=["keys", "pairs", "all", "JSON in texts", "vault tokens", "slashes"],

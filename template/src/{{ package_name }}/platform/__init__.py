@@ -32,6 +32,8 @@ ROOMS = (
     "logs",
     # errors reported to Sentry
     "errors",
+    # values that must not be seen: read first, then kept current
+    "secrets",
     # every error as a problem document
     "problems",
     # the process: address, drain, exit
@@ -78,6 +80,11 @@ if TYPE_CHECKING:
     PlatformSettings = RoomSettings
 else:
     PlatformSettings = compose(_rooms)
+
+
+def settings_for(*rooms: str) -> type[RoomSettings]:
+    """The settings of a command: those of the rooms that it works with, and what the room `secrets` knows of them."""
+    return compose(room for room in _rooms if _name(room) in {"secrets", *rooms})
 
 
 class Service(FastAPI):

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -59,6 +60,16 @@ class RoomSettings(BaseSettings):
     environment: Literal["local", "test", "staging", "production"] = "local"
     git_commit: str = "unknown"  # set by the build
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+            return
+        except ValidationError as error:
+            title, found = error.title, error.errors(include_input=False, include_url=False)
+        # anew, outside: what pydantic raises keeps each wrong value, for `errors()`
+        wrong: Any = [{"type": PydanticCustomError(e["type"], e["msg"]), "loc": e["loc"], "input": None} for e in found]
+        raise ValidationError.from_exception_data(title, wrong, hide_input=True)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -72,6 +83,14 @@ class RoomSettings(BaseSettings):
         if os.environ.get("ENVIRONMENT") == "test":
             return init_settings, env_settings
         return init_settings, env_settings, dotenv_settings
+
+
+class Refused(Exception):
+    """A source of settings will not give them, however often it is asked: a line per argument, without secrets."""
+
+
+class Away(Exception):
+    """A source of settings does not answer now; the text says why, without secrets."""
 
 
 S = TypeVar("S", bound=RoomSettings)
@@ -108,14 +127,14 @@ def part(settings: RoomSettings, kind: type[Part]) -> Part:
 
 
 def load(kind: type[S], **values: Any) -> S:
-    """Read the settings from the environment and `.env`, and check them.
+    """Read the settings from the environment, `.env` and where secrets are, and check them.
 
     Args:
         kind: The class to fill.
         values: Settings that win over the environment.
 
     Raises:
-        SystemExit: With 78, after one line per refused setting on stderr.
+        SystemExit: With 78, after one line per refused setting on stderr; with 1, where their source stays away.
     """
     try:
         settings = kind(**values)
@@ -124,6 +143,11 @@ def load(kind: type[S], **values: Any) -> S:
         refused = [f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
     except SettingsError:
         refused = ["a setting has a value that cannot be parsed"]
+    except Refused as error:
+        refused = list(error.args)
+    except Away as error:
+        print(f"configuration away: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     if not refused:
         return settings
     for line in refused:

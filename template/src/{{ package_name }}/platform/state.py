@@ -73,6 +73,16 @@ class Idempotency(Protocol):
         """
 
 
+class Secrets(Protocol):
+    """The room `secrets`."""
+
+    def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
+        """Have `call` told each new value of a setting, such as `database_url`, while requests run."""
+
+    def leases(self) -> Mapping[str, tuple[float, float]]:
+        """Of each lease the seconds that are left, and those that it had."""
+
+
 class ErrorReports(Protocol):
     """The room `errors`."""
 
@@ -148,6 +158,7 @@ class State:
     database: Database | None = None
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
+    secrets: Secrets | None = None
     telemetry: Telemetry | None = None
     native_spans: bool = False  # whether FastAPI makes the spans of requests itself
     readiness: dict[str, Readiness] = field(default_factory=dict)

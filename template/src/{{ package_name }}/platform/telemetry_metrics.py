@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from .state import PROBES, Database, Exchange, State
+from .state import PROBES, Database, Exchange, Secrets, State
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
 TICK = 0.25  # seconds between two looks at the event loop
@@ -175,6 +175,8 @@ def install(provider: MeterProvider, state: State) -> tuple[Requests, Lag]:
         )
     if state.database:
         _pool(meter, state.database)
+    if state.secrets:
+        _leases(meter, state.secrets)
     return Requests(meter), Lag(meter)
 
 
@@ -210,3 +212,14 @@ def _pool(meter: Meter, database: Database) -> None:
     meter.create_observable_up_down_counter(
         "db.client.connection.max", [most], unit="{connection}", description="Connections that the pool may have."
     )
+
+
+def _leases(meter: Meter, secrets: Secrets) -> None:
+    def observe(which: int) -> Callable[[CallbackOptions], Found]:
+        return lambda options: [Observation(each[which], {"lease": name}) for name, each in secrets.leases().items()]
+
+    for which, name, description in (
+        (0, "secrets.lease.remaining", "Time until a lease ends, if nobody renews it."),
+        (1, "secrets.lease.duration", "Time for which a lease was given at first."),
+    ):
+        meter.create_observable_gauge(name, [observe(which)], unit="s", description=description)

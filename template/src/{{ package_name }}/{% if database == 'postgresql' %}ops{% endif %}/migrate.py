@@ -15,8 +15,9 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from ..platform import settings_for
 from ..platform.db import CONNECT, Settings, url_of
-from ..platform.settings import load
+from ..platform.settings import load, part
 
 FORMAT = {
     "hooks": "ruff",
@@ -80,7 +81,7 @@ def run(new: str = "") -> None:
     Raises:
         SystemExit: With 1, after one line on stderr, where the database is away or a migration fails.
     """
-    settings = load(Settings)
+    settings = part(load(settings_for("db")), Settings)
     try:
         branches(settings.migrations_dir)
         config = configuration(settings.migrations_dir)

@@ -1,0 +1,155 @@
+"""Makes on a Vault server what this service needs there. An administrator runs it, again after each change:
+
+    VAULT_ADDR=https://… VAULT_TOKEN=… uv run python deploy/vault/apply.py
+
+It says what it changed, and leaves alone what is as it should be. `vault.toml` and `policy.hcl` say what that is. The
+secrets themselves never pass through here: you put them in (docs/secrets.md).
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hvac  # type: ignore[import-untyped]
+import requests
+
+HERE = Path(__file__).parent
+Json = dict[str, Any]
+Part = Callable[["Server", Json], Iterator[str]]
+
+
+class Server:
+    """A Vault server, by the paths of its API."""
+
+    def __init__(self, client: hvac.Client) -> None:
+        self.client = client
+
+    def settle(self, path: str, wanted: Json, unreadable: Json | None = None) -> Iterator[str]:
+        """Write what differs.
+
+        Args:
+            path: Of https://developer.hashicorp.com/vault/api-docs.
+            wanted: What shall be there; what else is there stays.
+            unreadable: What the server never gives back. It is written with the rest, and alone never a reason to.
+
+        Yields:
+            What was changed.
+        """
+        found = (self.client.read(path) or {}).get("data")
+        known = {**(found or {}), **(found or {}).get("connection_details", {})}
+        differs = sorted(key for key, value in wanted.items() if _plain(known.get(key)) != _plain(value))
+        if differs:
+            self.client.write_data(path, data={**wanted, **(unreadable or {})})
+            yield f"{path}: made" if found is None else f"{path}: changed {', '.join(differs)}"
+
+    def enable(self, where: str, path: str, kind: str, **more: Any) -> Iterator[str]:
+        """Have an engine, a way to log in or an audit device at a path.
+
+        Raises:
+            ValueError: Another kind is there.
+        """
+        there = self.client.read(where)["data"].get(f"{path}/")
+        if there is None:
+            self.client.write_data(f"{where}/{path}", data={"type": kind, **more})
+            yield f"{where}/{path}: made"
+        elif there["type"] != kind or _version(there) != _version(more):
+            raise ValueError(f"{where}/{path}: there is another {there['type']}; name a new path in vault.toml")
+
+
+def _version(mount: Json) -> Any:
+    return (mount.get("options") or {}).get("version")
+
+
+def _plain(value: Any) -> Any:
+    """Lists are sets here, an empty one is nothing, and a text has no end of line."""
+    return sorted(value) or None if isinstance(value, list) else value.strip() if isinstance(value, str) else value
+
+
+def audit(server: Server, wanted: Json) -> Iterator[str]:
+    yield from server.enable("sys/audit", wanted["path"], wanted["type"], options=wanted["options"])
+
+
+def policy(server: Server, wanted: Json) -> Iterator[str]:
+    yield from server.settle(f"sys/policies/acl/{wanted['name']}", {"policy": (HERE / "policy.hcl").read_text()})
+
+
+def kv(server: Server, wanted: Json) -> Iterator[str]:
+    yield from server.enable("sys/mounts", wanted["mount"], "kv", options={"version": "2"})
+
+
+def approle(server: Server, wanted: Json) -> Iterator[str]:
+    yield from server.enable("sys/auth", "approle", "approle")
+    yield from server.settle(f"auth/approle/role/{wanted.pop('role')}", wanted)
+
+
+def kubernetes(server: Server, wanted: Json) -> Iterator[str]:
+    host = wanted.pop("host")
+    if host:
+        yield from server.enable("sys/auth", "kubernetes", "kubernetes")
+        yield from server.settle("auth/kubernetes/config", {"kubernetes_host": host})
+        yield from server.settle(f"auth/kubernetes/role/{wanted.pop('role')}", wanted)
+
+
+def database(server: Server, wanted: Json) -> Iterator[str]:
+    role = wanted.pop("role")
+    connection = {key: wanted.pop(key) for key in ("connection_url", "username")}
+    if connection["connection_url"]:
+        yield from server.enable("sys/mounts", "database", "database")
+        connection = {"plugin_name": "postgresql-database-plugin", "allowed_roles": [role], **connection}
+        password = os.environ.get("VAULT_DATABASE_PASSWORD")
+        yield from server.settle(f"database/config/{role}", connection, {"password": password} if password else None)
+        yield from server.settle(f"database/roles/{role}", {"db_name": role, **wanted})
+
+
+PARTS: tuple[Part, ...] = (audit, policy, kv, approle, kubernetes, database)
+
+
+def main() -> int:
+    """Apply part after part; one that is refused does not keep the others from being made.
+
+    Returns:
+        0 all is as it should be, 1 a part was refused, 2 nothing could be done.
+    """
+    address, token = os.environ.get("VAULT_ADDR"), os.environ.get("VAULT_TOKEN")
+    if not address or not token:
+        return _refused("set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's", 2)
+    try:
+        wanted = tomllib.loads((HERE / "vault.toml").read_text())
+    except tomllib.TOMLDecodeError as error:
+        return _refused(f"vault.toml: {error}", 2)
+    name = wanted["approle"]["role"]
+    for method in ("approle", "kubernetes"):
+        wanted[method] |= {"token_no_default_policy": True, "token_policies": [name]}
+    wanted["policy"] = {"name": name}
+    verify = os.environ.get("VAULT_CACERT") or True
+    client = hvac.Client(address, token, verify=verify, namespace=os.environ.get("VAULT_NAMESPACE") or None, timeout=10)
+    server, code, changes = Server(client), 0, 0
+    for part in PARTS:
+        try:
+            for change in part(server, wanted.get(part.__name__, {})) if part.__name__ in wanted else ():
+                changes += 1
+                print(change)
+        except requests.RequestException as error:
+            return _refused(f"{address} does not answer ({type(error).__name__})", 2)
+        except hvac.exceptions.Forbidden:
+            return _refused(f"{part.__name__}: the token may not do this (403)", 2)
+        except hvac.exceptions.VaultDown:
+            return _refused(f"{address} is sealed, or down (503)", 2)
+        except KeyError as error:
+            code = _refused(f"{part.__name__}: vault.toml has no {error} there", 1)
+        except (hvac.exceptions.VaultError, ValueError) as error:
+            code = _refused(f"{part.__name__}: {error}", 1)
+    print(f"changes: {changes}" if changes else "nothing to change")
+    return code
+
+
+def _refused(line: str, code: int) -> int:
+    print(f"apply: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

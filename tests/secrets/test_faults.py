@@ -1,0 +1,279 @@
+"""What a running service does when its secrets cannot be had: at the start, and later. Each fault has one answer."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.projects import Edit, Project, Service
+from tests.secrets.conftest import FILES, ITEMS, SECRET, STORE, VAULT, Side, deploy, swap, until
+from tests.servers.otlp import Collector
+from tests.servers.process import ServerError
+from tests.servers.vault import Vault
+from tests.service.conftest import migrated
+
+pytestmark = pytest.mark.servers
+HASTY = (
+    Edit(STORE, "PATIENCE = 30", "PATIENCE = 1.5"),
+    Edit(STORE, "LONGEST = 60", "LONGEST = 0.3"),
+    Edit(STORE, "AGAIN = 5", "AGAIN = 0.2"),
+    Edit(FILES, "LOOK = 5", "LOOK = 0.1"),
+    Edit(VAULT, "POLL = 60", "POLL = 0.2"),
+    Edit(VAULT, "TIMEOUT = (2, 5)", "TIMEOUT = (1, 1)"),
+)
+# A feature that is told of a secret, and shows what it was told; the first telling fails.
+LISTENER = '''"""Told of a new key of an API."""
+
+from fastapi import APIRouter, Request
+
+router = APIRouter(prefix="/told")
+told: list[str] = []
+
+
+@router.get("")
+async def show(request: Request) -> list[str]:
+    secrets = request.app.state.platform.secrets
+    if not told:
+        told.append("listening")
+        secrets.on_change("api_key", hear)
+    return told
+
+
+async def hear(value: str) -> None:
+    told.append(value)
+    if told.count(value) == 1:
+        raise ValueError(value)
+'''
+
+
+@pytest.fixture(scope="module")
+def hasty(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The service with short waits and a feature that listens. Do not change it: make a `variant`."""
+    made = project.variant(tmp_path_factory.mktemp("hasty") / "service", *HASTY)
+    feature = made.root / "src/my_service/features/told"
+    feature.mkdir()
+    (feature / "__init__.py").write_text("")
+    (feature / "routes.py").write_text(LISTENER)
+    return made
+
+
+@pytest.fixture
+def side(vault: Vault, project: Project, tmp_path: Path) -> Side:
+    made = deploy(vault, project, tmp_path)
+    made.write(api_key="first", database_url=f"sqlite:///{tmp_path}/x.db")
+    return made
+
+
+# --- the start ------------------------------------------------------------------------------------------------------
+
+
+def ends(project: Project, env: dict[str, str]) -> tuple[int, str]:
+    """Exit code and the last line of what a start says, in which there is no secret."""
+    done = project.cli("serve", env={"PORT": "0", **env})
+    assert SECRET not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_a_vault_that_says_no_ends_the_start_at_once(hasty: Project, side: Side) -> None:
+    wrong = {
+        "VAULT_ROLE_ID": ("0000", "auth/approle/login: InvalidRequest"),
+        "VAULT_SECRET_PATH": ("others", "secret/metadata/others: Forbidden"),
+        "VAULT_KV_MOUNT": ("nowhere", "nowhere/metadata/my-service: Forbidden"),
+    }
+    for name, (value, reason) in wrong.items():
+        assert ends(hasty, {**side.env, name: value}) == (78, f"configuration refused: Vault: {reason}")
+    with side.vault.fault(path="secret/data", status=404):
+        said = ends(hasty, side.env)
+    assert said == (78, "configuration refused: Vault: secret/data/my-service: InvalidPath")
+    assert len(side.vault.asked("secret/data")) == 2  # one of them wrote it
+
+
+FAULTS = ("sealed", "hung", "refused", "429")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_vault_that_is_away_is_tried_for_a_while(hasty: Project, side: Side, fault: str) -> None:
+    with faulty(side, fault) as error:
+        code, line = ends(hasty, side.env)
+    assert (code, line) == (1, f"configuration away: Vault: auth/approle/login: {error}; gave up after 1.5 s")
+
+
+def test_a_vault_that_comes_back_in_time_lets_the_service_start(hasty: Project, side: Side, tmp_path: Path) -> None:
+    side.vault.state = "sealed"
+
+    def unseal() -> None:
+        until(lambda: bool(side.vault.asked("approle/login")))
+        side.vault.state = "active"
+
+    threading.Thread(target=unseal).start()
+    with hasty.serve(tmp_path / "run", side.env) as service:
+        assert service.log.count("configuration away") == 1
+        assert len(side.vault.asked("approle/login")) > 1
+
+
+@contextmanager
+def faulty(side: Side, fault: str) -> Iterator[str]:
+    """Break the server; gives the error that hvac then has."""
+    vault = side.vault
+    if fault == "sealed":
+        vault.state = "sealed"
+        yield "VaultDown"
+        vault.state = "active"
+    elif fault == "refused":
+        vault.stop()
+        yield "ConnectionError"
+        vault.start()
+    else:
+        broken = {"delay": float("inf")} if fault == "hung" else {"status": 429}
+        with vault.fault(**broken):
+            yield "ReadTimeout" if fault == "hung" else "RateLimitExceeded"
+            vault.over.set()
+        vault.over.clear()
+
+
+def test_what_vault_lacks_is_said_by_name(project: Project) -> None:
+    done = project.cli("serve", env={"SECRETS_BACKEND": "vault", "VAULT_AUTH_METHOD": "approle"})
+    assert done.returncode == 78
+    lines = [line.removeprefix("configuration refused: ") for line in done.stderr.splitlines()]
+    needed = ("VAULT_ADDR", "VAULT_SECRET_PATH", "VAULT_ROLE_ID", "VAULT_SECRET_ID_FILE")
+    assert lines == [f"{name}: SECRETS_BACKEND=vault needs it" for name in needed]
+
+
+def test_production_refuses_a_token(project: Project, side: Side) -> None:
+    env = {"ENVIRONMENT": "production", **side.env, "VAULT_AUTH_METHOD": "token", "VAULT_TOKEN": side.vault.root}
+    done = project.cli("serve", env=env)
+    assert (done.returncode, side.vault.root in done.stderr) == (78, False)
+    assert "VAULT_AUTH_METHOD: production refuses a token made by hand" in done.stderr
+    assert side.vault.asked("lookup-self") == []
+
+
+FILE_FAULTS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda folder: folder.rmdir(),
+    "no file": lambda folder: None,
+    "empty": lambda folder: (folder / "api_key").write_text("\n"),
+    "no text": lambda folder: (folder / "api_key").write_bytes(b"\xff\xfe\x00" + SECRET.encode()),
+}
+FILE_ANSWERS = {
+    "missing": (1, "configuration away: SECRETS_DIR: {}: FileNotFoundError; gave up after 1.5 s"),
+    "no file": (1, "configuration away: SECRETS_DIR: {}: no file; gave up after 1.5 s"),
+    "empty": (1, "configuration away: SECRETS_DIR: {}: empty: api_key; gave up after 1.5 s"),
+    "no text": (78, "configuration refused: SECRETS_DIR: {}/api_key: UnicodeDecodeError"),
+}
+
+
+@pytest.mark.parametrize("fault", FILE_FAULTS)
+def test_files_that_cannot_be_read_end_the_start(hasty: Project, tmp_path: Path, fault: str) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    FILE_FAULTS[fault](folder)
+    code, line = FILE_ANSWERS[fault]
+    assert ends(hasty, {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(folder)}) == (code, line.format(folder))
+
+
+def test_a_backend_that_was_not_emitted_is_refused(project: Project) -> None:
+    done = project.cli("serve", env={"SECRETS_BACKEND": "aws"})
+    assert (done.returncode, "SECRETS_BACKEND: aws is no part of this service; type one of env" in done.stderr) == (
+        78,
+        True,
+    )
+
+
+# --- later ----------------------------------------------------------------------------------------------------------
+
+
+def lines(service: Service, text: str) -> int:
+    return service.log.count(text)
+
+
+def told(service: Service) -> list[str]:
+    answer: list[str] = service.client.get("/told").json()
+    return answer
+
+
+def endures(service: Service, side: Side, fault: str, number: int) -> None:
+    """One outage, the so manieth: requests are answered, and however often Vault is tried, it is two lines."""
+    asked = len(side.vault.seen)
+    with faulty(side, fault) as error:
+        until(lambda: lines(service, "secrets are not renewed") == number)
+        until(lambda: fault in ("hung", "refused") or len(side.vault.seen) > asked + 3)
+        for _ in range(10):
+            assert [service.client.get(path).status_code for path in (ITEMS, "/readyz")] == [200, 200]
+        assert f"metadata/my-service: {error}" in service.log
+    until(lambda: lines(service, "secrets are current again") == number)
+
+
+def test_a_running_service_keeps_what_it_has(hasty: Project, side: Side, tmp_path: Path) -> None:
+    """Through four outages; then a new value arrives."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    migrated(hasty, url)
+    with hasty.serve(tmp_path / "run", side.env) as service:
+        assert told(service) == ["listening"]
+        for number, fault in enumerate(FAULTS, 1):
+            endures(service, side, fault, number)
+        side.write(api_key="second", database_url=url)
+        until(lambda: told(service) == ["listening", "second", "second"])  # told again, since it failed
+        until(lambda: lines(service, "secret rotated") == 1)
+        counts = [lines(service, text) for text in ("not renewed", "current again", "does not work")]
+        assert counts == [4, 4, 1]
+        assert "second" not in service.log
+
+
+def test_files_are_swapped_lost_and_found(hasty: Project, tmp_path: Path) -> None:
+    folder, url = tmp_path / "secrets", f"sqlite:///{tmp_path}/x.db"
+    migrated(hasty, url)
+    swap(folder, api_key="first\n", database_url=f"{url}\r\n", sentry_dsn="off")
+    with hasty.serve(tmp_path / "run", {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(folder)}) as service:
+        assert told(service) == ["listening"]
+        assert service.client.get(ITEMS).status_code == 200  # the line ends were none of the address
+        swap(folder, api_key="second\n", database_url=url, sentry_dsn="http://public@127.0.0.1:1/1")
+        until(lambda: told(service) == ["listening", "second", "second"])
+        assert lines(service, "a secret changed that only a restart brings in") == 1
+        swap(folder, api_key="", database_url=url)
+        until(lambda: lines(service, "secrets are not renewed") == 1)
+        assert told(service)[-1] == "second"
+        swap(folder, database_url=url)  # one that is gone keeps its value
+        until(lambda: lines(service, "secrets are current again") == 1)
+        (folder / "..data").rename(folder / "away")
+        until(lambda: lines(service, "secrets are not renewed") == 2)
+        assert [service.client.get(path).status_code for path in (ITEMS, "/readyz")] == [200, 200]
+        (folder / "away").rename(folder / "..data")
+        until(lambda: lines(service, "secrets are current again") == 2)
+        swap(folder, api_key="third", database_url=url)
+        until(lambda: told(service) == ["listening", "second", "second", "third", "third"])
+
+
+SABOTAGES = [
+    Edit(STORE, "if kind is self.trouble:", "if error is None and not self.trouble:"),
+    Edit(STORE, "                self._say(error)\n", "                raise\n"),
+    Edit(STORE, "if value is None or value ==", "if value =="),
+    Edit(STORE, "listener.failed, self.look = True", "listener.told, self.look = value"),
+    Edit(FILES, '.rstrip("\\r\\n")', ""),
+]
+
+
+@pytest.mark.parametrize("edit", SABOTAGES, ids=["each try", "it gives up", "what is gone", "told once", "line ends"])
+def test_a_sabotaged_store_fails_the_proof(
+    hasty: Project, tmp_path: Path, edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.secrets.conftest.SECONDS", 2.5)
+    sick = hasty.variant(tmp_path / "sick", edit)
+    with pytest.raises((AssertionError, ServerError)):
+        test_files_are_swapped_lost_and_found(sick, tmp_path)
+
+
+# --- the lease ------------------------------------------------------------------------------------------------------
+
+
+def test_the_time_left_is_a_metric(hasty: Project, side: Side, tmp_path: Path, collector: Collector) -> None:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_METRIC_EXPORT_INTERVAL": "200"}
+    with hasty.serve(tmp_path / "run", {**side.env, **env}):
+        collector.wait_until(lambda: bool(collector.named("secrets.lease.remaining")))
+        (left,), (whole,) = collector.named("secrets.lease.remaining"), collector.named("secrets.lease.duration")
+        assert (whole.value, whole.unit, whole.attributes) == (1200, "s", {"lease": "token"})
+        assert 1100 < left.value < 1200
+        assert (left.unit, left.attributes) == ("s", {"lease": "token"})
+        later = left.value
+        collector.wait_until(lambda: collector.named("secrets.lease.remaining")[0].value < later)

@@ -1,0 +1,77 @@
+"""A service's side of a Vault server: its `deploy/vault/`, applied by its own script."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tests.projects import render
+from tests.servers.postgres import Postgres
+
+SLUG = "my-service"
+VAULTS_PASSWORD = "of-the-role-vault"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A rendered project, of which only `deploy/vault/` counts."""
+
+    root: Path
+    slug: str = SLUG
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "deploy" / "vault"
+
+    def set(self, section: str, **values: Any) -> None:
+        """Write into `vault.toml` what a user would."""
+        file = self.folder / "vault.toml"
+        head, found, rest = file.read_text().partition(f"[{section}]\n")
+        assert found
+        lines, blank, others = rest.partition("\n\n")
+        kept = [line for line in lines.split("\n") if line.partition(" = ")[0] not in values]
+        made = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        file.write_text(head + found + "\n".join([*made, *kept]) + blank + others)
+
+    def apply(self, url: str, token: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run the script as an administrator does."""
+        return subprocess.run(
+            [sys.executable, self.folder / "apply.py"],
+            env={"VAULT_ADDR": url, "VAULT_TOKEN": token, **(env or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def rendered(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return render(template, tmp_path_factory.mktemp("deploy"))
+
+
+@pytest.fixture
+def deployed(rendered: Path, tmp_path: Path) -> Deployed:
+    """A copy that a test may change."""
+    folder = tmp_path / "deploy" / "vault"
+    folder.parent.mkdir()
+    folder.mkdir()
+    for file in (rendered / "deploy" / "vault").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return Deployed(tmp_path)
+
+
+def applied_sql(deployed: Deployed, postgres: Postgres, url: str = "") -> str:
+    """Run app_role.sql in a database, a new one if none is named: its address as `vault.toml` has it."""
+    url = url or postgres.create_database()
+    with psycopg.connect(url) as connection:
+        connection.execute((deployed.folder / "app_role.sql").read_bytes())
+        connection.execute(f"ALTER ROLE vault PASSWORD '{VAULTS_PASSWORD}'".encode())
+    parts = urlsplit(url)
+    return url.replace(parts.netloc, f"{{{{username}}}}:{{{{password}}}}@{parts.hostname}:{parts.port or 5432}")
