@@ -43,12 +43,12 @@ def _module(name: str) -> ModuleType | None:
         return None
 
 
-_modules = {name: module for name in ("files", "vault", "aws") if (module := _module(name))}
+BACKENDS = {name: found for name in ("files", "vault", "aws") if (found := _module(name))}
 
 if TYPE_CHECKING:
     _Parts = RoomSettings
 else:
-    _Parts = compose(_modules.values())
+    _Parts = compose(BACKENDS.values())
 
 
 class Where(_Parts):
@@ -203,9 +203,9 @@ class _Source(PydanticBaseSettingsSource):
 def _open(where: Where, fixed: Collection[str]) -> Store:
     if where.secrets_backend == "env":
         return Store()
-    module = _modules.get(where.secrets_backend)
+    module = BACKENDS.get(where.secrets_backend)
     if module is None:
-        known = ", ".join(["env", *_modules])
+        known = ", ".join(["env", *BACKENDS])
         raise Refused(f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}")
     return Store(module.open_backend(where, time.monotonic), fixed)
 
