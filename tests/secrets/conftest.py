@@ -48,7 +48,9 @@ class Side:
         return str(made["wrap_info"]["token"] if wrap else made["data"]["secret_id"])
 
 
-def deploy(vault: Vault, project: Project, folder: Path, postgres: tuple[Postgres, str] | None = None, **times: Any) -> Side:
+def deploy(
+    vault: Vault, project: Project, folder: Path, postgres: tuple[Postgres, str] | None = None, **times: Any
+) -> Side:
     """Apply `deploy/vault/`, and log in by AppRole.
 
     Args:

@@ -36,7 +36,7 @@ class Said:
     values: dict[str, str]
     look: float
     error: str
-    leases: dict[str, tuple[float, float]]
+    leases: dict[str, list[float]]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ OWN = Edit(
     'can be told by its environment."""\n',
     'can be told by its environment."""\n\n    api_key: SecretStr = SecretStr("")\n',
 )
-IMPORT = Edit("src/my_service/settings.py", "from .platform import", "from pydantic import SecretStr\n\nfrom .platform import")
+IMPORT = Edit(
+    "src/my_service/settings.py", "from .platform import", "from pydantic import SecretStr\n\nfrom .platform import"
+)
 # Shows what a careless feature could show: all that is reachable, as text.
 CARELESS = '''"""Careless."""
 
@@ -146,14 +148,21 @@ except ValidationError as error:
     print(error, repr(error), error.errors(), error.json(), error.__context__, error.__cause__)
     traceback.print_exc()
 """
-CRASH = Edit("src/my_service/main.py", "app = create_app(load(Settings)", "loaded = load(Settings)\n1 / 0\napp = create_app(loaded")
+CRASH = Edit(
+    "src/my_service/main.py",
+    "app = create_app(load(Settings)",
+    "loaded = load(Settings)\n1 / 0\napp = create_app(loaded",
+)
 
 
 def said(project: Project, folder: Path, *edits: Edit) -> dict[str, str]:
     """What validation errors and a crash at the start show of secrets that are in files."""
     made = project.variant(folder / "made", *edits)
     wrong, right = folder / "wrong", folder / "right"
-    for each, files in {wrong: {"port": SECRET, "log_level": SECRET}, right: {"sentry_dsn": f"http://{SECRET}@a/1"}}.items():
+    for each, files in {
+        wrong: {"port": SECRET, "log_level": SECRET},
+        right: {"sentry_dsn": f"http://{SECRET}@a/1"},
+    }.items():
         each.mkdir()
         for name, text in files.items():
             (each / name).write_text(text)

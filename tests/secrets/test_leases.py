@@ -1,9 +1,8 @@
 """What Vault lends is renewed in time, replaced when renewal ends, and asked for no more often than needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
-
 
 import pytest
 

@@ -1,12 +1,16 @@
 """A new login reaches the pool while requests run: none fails, nothing is restarted, the old login can go."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.projects import Edit, Project, Service
-from tests.secrets.conftest import DB, FILES, deploy, load, swap, until, users
+from tests.secrets.conftest import DB, FILES, STORE, deploy, load, swap, until, users
 from tests.servers.postgres import Postgres
 from tests.servers.process import ServerError
 from tests.servers.vault import Vault
@@ -37,46 +41,152 @@ def exists(url: str, name: str) -> bool:
         return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
 
 
-def rotates(service: Service, url: str, rotate, gone) -> None:  # type: ignore[no-untyped-def]
+def rotates(service: Service, url: str, rotate: Callable[[], None], gone: Callable[[str], None]) -> None:
+    """Under load all connections go over to the new login; the old one is dropped, and nobody notices."""
     before = service.process.pid
     with load(service) as seen:
         until(lambda: seen[201] > 20)
-        first = users(url)
-        assert len(first) == 1
+        (first,) = users(url)
         rotate()
-        until(lambda: users(url) and not users(url) & first)
-        gone(*first)
-        assert not exists(url, *first)
+        until(lambda: bool(users(url)) and first not in users(url))
+        gone(first)
+        assert not exists(url, first)
         reached = seen[201]
         until(lambda: seen[201] > reached + 50)
     assert seen.keys() == {200, 201}, seen
     assert (service.process.pid, service.process.running) == (before, True)
+    assert service.log.count("secret rotated") >= 1
 
 
-def test_for_files(project: Project, postgres: Postgres, tmp_path: Path) -> None:
-    url = postgres.create_database()
-    migrated(project, url)
-    create(url, "before")
-    create(url, "after")
-    swap(tmp_path / "secrets", database_url=as_user(url, "before") + "\n")
-    fast = project.variant(tmp_path / "fast", FAST)
-    env = {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(tmp_path / "secrets")}
-    with fast.serve(tmp_path / "run", env) as service:
-        print(service.log)
-        rotates(
-            service,
-            url,
-            lambda: swap(tmp_path / "secrets", database_url=as_user(url, "after") + "\n"),
-            lambda name: drop(url, name),
-        )
-        print(service.log[-3000:])
+def empties(service: Service, url: str, rotate: Callable[[], None], gone: Callable[[str], None]) -> None:
+    """A pool that nobody uses gives its old connections up as well."""
+    with load(service) as seen:
+        until(lambda: seen[201] > 20)
+    (first,) = users(url)
+    rotate()
+    until(lambda: first not in users(url))
+    gone(first)
+    assert service.client.get("/v1/items").status_code == 200
 
 
-def test_for_a_vault(project: Project, postgres: Postgres, vault: Vault, tmp_path: Path) -> None:
+@dataclass
+class Files:
+    """A database with two logins, of which the first is in a file."""
+
+    url: str
+    folder: Path
+
+    def say(self, name: str) -> None:
+        swap(self.folder, database_url=as_user(self.url, name) + "\n")
+
+
+@pytest.fixture
+def files(project: Project, postgres: Postgres, tmp_path: Path) -> Iterator[Files]:
+    made = Files(postgres.create_database(), tmp_path / "secrets")
+    migrated(project, made.url)
+    for name in ("before", "after"):
+        create(made.url, name)
+    made.say("before")
+    yield made
+    for name in ("before", "after"):
+        if exists(made.url, name):
+            drop(made.url, name)
+
+
+@contextmanager
+def serving(project: Project, files: Files, folder: Path, *edits: Edit, **env: str) -> Iterator[Service]:
+    made = project.variant(folder / "made", FAST, *edits)
+    env = {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(files.folder), **env}
+    with made.serve(folder / "run", env) as service:
+        yield service
+
+
+def test_a_login_in_a_file_is_rotated_under_load(project: Project, files: Files, tmp_path: Path) -> None:
+    with serving(project, files, tmp_path) as service:
+        rotates(service, files.url, lambda: files.say("after"), lambda name: drop(files.url, name))
+        create(files.url, "before")
+        empties(service, files.url, lambda: files.say("before"), lambda name: drop(files.url, name))
+
+
+def test_a_login_of_vault_is_rotated_under_load(
+    project: Project, postgres: Postgres, vault: Vault, tmp_path: Path
+) -> None:
+    """Vault itself ends the old one; and when it is away for longer than a lease, the service is not ready."""
     url = postgres.create_database()
     side = deploy(vault, project, tmp_path, (postgres, url), default_ttl=6, max_ttl=9)
     migrated(project, url)
     side.write(database_url=url)
-    with project.serve(tmp_path / "run", side.env) as service:
+    quick = project.variant(tmp_path / "quick", Edit(STORE, "LONGEST = 60", "LONGEST = 0.5"))
+    with quick.serve(tmp_path / "run", side.env) as service:
         rotates(service, url, lambda: None, lambda name: until(lambda: not exists(url, name)))
-        print("\n".join(line for line in service.log.splitlines() if "secret" in line))
+        vault.stop()
+        begun = time.monotonic()
+        until(lambda: service.client.get("/readyz").status_code == 503)
+        assert time.monotonic() - begun > 2
+        told = service.client.get("/readyz").json()["parts"]["secrets"]
+        assert told == {"ready": False, "evidence": "the lease has ended: database"}
+        vault.start()
+        until(lambda: service.client.get("/readyz").status_code == 200)
+        assert service.client.get("/v1/items").status_code == 200
+
+
+def test_a_login_that_does_not_work_yet_waits_until_it_does(project: Project, files: Files, tmp_path: Path) -> None:
+    with serving(project, files, tmp_path) as service, load(service, 2) as seen:
+        until(lambda: seen[201] > 5)
+        for address in ("later", "mysql"):
+            files.say(address)
+            until(lambda: service.log.count("a new secret does not work; the old one stays") == 1)
+        reached = seen[201]
+        until(lambda: seen[201] > reached + 20)
+        assert users(files.url) == {"before"}
+        create(files.url, "later")
+        files.say("later")
+        until(lambda: users(files.url) == {"later"})
+    assert seen.keys() == {200, 201}, seen
+    drop(files.url, "later")
+
+
+def test_what_the_environment_says_wins_and_is_never_rotated(project: Project, files: Files, tmp_path: Path) -> None:
+    with serving(project, files, tmp_path, DATABASE_URL=as_user(files.url, "after")) as service:
+        assert service.client.get("/v1/items").status_code == 200
+        assert users(files.url) == {"after"}
+        files.say("nobody")
+        time.sleep(1)
+        assert service.client.get("/v1/items").status_code == 200
+        assert "secret" not in service.log.replace("/secrets", "")
+
+
+@pytest.mark.parametrize(
+    ("check", "edit"),
+    [
+        (rotates, Edit(DB, "        options.update(dialect", "        (dialect")),
+        (rotates, Edit(DB, "            record.invalidate()", "            pass")),
+        (
+            empties,
+            Edit(DB, "                await stack.enter_async_context(self.engine.connect())", "                pass"),
+        ),
+    ],
+    ids=["new connections", "old ones", "idle ones"],
+)
+def test_a_sabotaged_pool_fails_the_proof(
+    project: Project,
+    files: Files,
+    tmp_path: Path,
+    check: Callable[..., None],
+    edit: Edit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(project, files, tmp_path, edit) as service:
+        monkeypatch.setattr("tests.secrets.conftest.SECONDS", 3.0)
+        with pytest.raises((AssertionError, ServerError)):
+            check(service, files.url, lambda: files.say("after"), lambda name: drop(files.url, name))
+
+
+def test_a_pool_that_trusts_a_new_login_fails_requests(project: Project, files: Files, tmp_path: Path) -> None:
+    trusting = Edit(
+        DB, "            async with trial.connect():\n                self.url = url", "            self.url = url"
+    )
+    with serving(project, files, tmp_path, trusting) as service, load(service, 2) as seen:
+        until(lambda: seen[201] > 5)
+        files.say("nobody")
+        until(lambda: seen[503] + seen[500] > 0)

@@ -1,0 +1,115 @@
+"""Secrets are settings: by their usual names, for every command, below what the environment says."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.projects import Edit, Project, Service
+from tests.secrets.conftest import STORE, VAULT, deploy
+from tests.servers.vault import Vault
+from tests.service.conftest import migrated
+
+pytestmark = pytest.mark.servers
+SHOW = """
+import sys
+from my_service.main import app
+settings, secrets = app.state.platform.settings, app.state.platform.secrets
+print(settings.log_level, settings.shutdown_drain_seconds, settings.database_url.get_secret_value())
+print("hvac" in sys.modules, secrets is None, sorted(getattr(secrets, "values", {})))
+"""
+
+
+def written(folder: Path, **files: str) -> dict[str, str]:
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(folder)}
+
+
+def shown(project: Project, **env: str) -> list[str]:
+    return project.run(str(project.venv / "bin/python"), "-c", SHOW, env=env).stdout.splitlines()
+
+
+def test_what_is_said_nearer_wins(project: Project, tmp_path: Path) -> None:
+    """Variables, then `.env`, then the backend; an empty variable says nothing."""
+    own = project.variant(tmp_path / "own")
+    (own.root / ".env").write_text("SHUTDOWN_DRAIN_SECONDS=2\n")
+    env = written(tmp_path / "s", LOG_LEVEL="ERROR\n", shutdown_drain_seconds="9", database_url="sqlite:///./kept.db")
+    assert shown(own, **env, DATABASE_URL="")[0] == "ERROR 2.0 sqlite:///./kept.db"
+    assert shown(own, **env, LOG_LEVEL="debug")[0] == "DEBUG 2.0 sqlite:///./kept.db"
+    last = Edit(
+        "src/my_service/platform/secrets/__init__.py", "return *super()", "return _Source(settings_cls), *super()"
+    )
+    sick = own.variant(tmp_path / "sick", last)
+    assert sick.run(str(own.venv / "bin/python"), "-c", SHOW, env=env, check=False).stdout.split()[:2] != [
+        "DEBUG",
+        "2.0",
+    ]
+
+
+def test_by_default_nothing_of_it_is_imported(project: Project, vault: Vault, tmp_path: Path) -> None:
+    assert shown(project)[1] == "False False []"
+    side = deploy(vault, project, tmp_path)
+    side.write(log_level="ERROR")
+    assert shown(project, **side.env)[1] == "True False ['log_level']"
+    without = project.variant(tmp_path / "without", Edit("src/my_service/main.py", "set()", '{"secrets"}'))
+    assert shown(without)[1] == "False True []"
+
+
+def test_migrate_finds_its_database_there(project: Project, tmp_path: Path) -> None:
+    env = written(tmp_path / "s", database_url=f"sqlite:///{tmp_path}/kept.db")
+    assert project.cli("migrate", env=env, check=True).stdout.startswith("schema at")
+    with sqlite3.connect(tmp_path / "kept.db") as connection:
+        assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
+    only = Edit("src/my_service/ops/migrate.py", 'load(settings_for("db"))', "load(Settings)")
+    sick = project.variant(tmp_path / "sick", only, Edit("src/my_service/ops/migrate.py", "part(load", "(load"))
+    env = written(tmp_path / "t", database_url=f"sqlite:///{tmp_path}/other.db")
+    sick.cli("migrate", env=env)
+    assert not (tmp_path / "other.db").exists()
+
+
+@contextmanager
+def slow(project: Project, vault: Vault, folder: Path, *edits: Edit) -> Iterator[Service]:
+    """A service that asks a Vault all the time, which then takes five seconds for each answer."""
+    side = deploy(vault, project, folder)
+    side.write(log_level="WARNING", database_url=f"sqlite:///{folder}/x.db")
+    migrated(project, f"sqlite:///{folder}/x.db")
+    patient = Edit(VAULT, "TIMEOUT = (2, 5)", "TIMEOUT = (2, 30)")
+    made = project.variant(folder / "made", Edit(VAULT, "POLL = 60", "POLL = 0.1"), patient, *edits)
+    with made.serve(folder / "run", side.env) as service:
+        service.client.get("/v1/items")
+        with vault.fault(delay=5.0):
+            time.sleep(0.5)
+            yield service
+            vault.over.set()
+
+
+def slowest(service: Service) -> float:
+    """Milliseconds of the slowest of many requests within three seconds."""
+    worst, end = 0.0, time.monotonic() + 3
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        assert service.client.get("/v1/items").status_code == 200
+        worst = max(worst, time.monotonic() - begun)
+        time.sleep(0.01)
+    return worst * 1000
+
+
+@pytest.mark.timing
+def test_a_slow_vault_delays_no_request(project: Project, vault: Vault, tmp_path: Path) -> None:
+    with slow(project, vault, tmp_path) as service:
+        worst = min(slowest(service), slowest(service))  # a neighbour of ours delays one; Vault is slow throughout
+    print(f"\nslowest request beside a Vault that takes 5 s: {worst:.1f} ms")
+    assert worst < 50
+    assert len(vault.seen) > 10
+
+
+@pytest.mark.timing
+def test_a_vault_that_is_asked_on_the_event_loop_would(project: Project, vault: Vault, tmp_path: Path) -> None:
+    edit = Edit(STORE, "self._take(await _apart(backend.read))", "self._take(backend.read())")
+    with slow(project, vault, tmp_path, edit) as service:
+        assert slowest(service) > 2000
