@@ -175,7 +175,7 @@ def test_a_name_that_cannot_be_left_out_is_refused_with_why(project: Project) ->
 def brought_back(template: Path, folder: Path) -> list[str]:
     """The deleted rooms that are there again after an update to a release in which each of them changed."""
     service = make_service(template, folder)
-    rooms = [path for path in (service / PLATFORM).iterdir() if path.stem in REMOVABLE]
+    rooms = [path for path in (service / PLATFORM).iterdir() if path.name.removesuffix(".py") in REMOVABLE]
     files = [path.relative_to(service) for path in rooms]
     assert len(files) == len(REMOVABLE)
     for room in REMOVABLE:

@@ -168,31 +168,16 @@ SETTINGS = "src/my_service/platform/settings.py"
 
 
 @pytest.mark.parametrize(
-    ("edit", "env", "names"),
+    ("edit", "env"),
     [
-        (
-            Edit(SETTINGS, 'settings.environment != "production"', "True"),
-            {"ENVIRONMENT": "production"},
-            ["DATABASE_URL"],
-        ),
-        (Edit(SETTINGS, "hide_input_in_errors=True", "hide_input_in_errors=False"), {}, []),
-        (Edit(SETTINGS, "_PLACEHOLDER.search(t)", "False"), {**REAL, "TRUSTED_HOSTS": "change-me"}, ["TRUSTED_HOSTS"]),
+        (Edit(SETTINGS, 'settings.environment != "production"', "True"), {"ENVIRONMENT": "production"}),
+        (Edit(SETTINGS, "_PLACEHOLDER.search(t)", "False"), {**REAL, "TRUSTED_HOSTS": "change-me"}),
     ],
 )
-def test_a_sabotaged_check_is_noticed(
-    project: Project, tmp_path: Path, edit: Edit, env: dict[str, str], names: list[str]
-) -> None:
+def test_a_sabotaged_check_is_noticed(project: Project, tmp_path: Path, edit: Edit, env: dict[str, str]) -> None:
     sick = project.variant(tmp_path / "sick", edit)
-    if names:
-        with sick.serve(tmp_path / "run", env) as service:  # it starts, where it must not
-            assert service.process.running
-    else:
-        code = (
-            f"from my_service.settings import Settings\ntry: Settings(port={SECRET!r})\nexcept Exception as e: print(e)"
-        )
-        python = str(project.venv / "bin/python")
-        assert SECRET in sick.run(python, "-c", code).stdout
-        assert SECRET not in project.run(python, "-c", code).stdout
+    with sick.serve(tmp_path / "run", env) as service:  # it starts, where it must not
+        assert service.process.running
 
 
 def undocumented(project: Project) -> set[str]:

@@ -150,7 +150,8 @@ class Store:
             log.info("secrets are current again")
         else:
             reason = str(error) if isinstance(error, Away | Refused) else type(error).__name__
-            log.warning("secrets are not renewed; the last good ones stay", reason=reason)
+            level = log.error if kind is Refused else log.warning  # a refusal does not pass by itself
+            level("secrets are not renewed; the last good ones stay", reason=reason)
 
     async def _tell(self) -> None:
         for listener in self.listeners:
