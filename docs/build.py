@@ -1,6 +1,7 @@
 """Writes `docs/reference/` from the sources that decide: a page kept by hand is wrong by spring.
 
-Questions come from copier.yml; settings and targets from a service rendered with default answers.
+Questions come from copier.yml; settings and targets from a service rendered with default answers, and what another
+answer brings from one rendered with it.
 `--check` writes nothing, names each page that is out of date, and then exits with 1.
 """
 
@@ -9,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,18 +20,20 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+OTHER = {"secrets_manager": "aws"}  # answers that bring variables of their own
 SETTING = re.compile(r"#?([A-Z][A-Z0-9_]*)=(.*)")
 TARGET = re.compile(r"^([a-z][a-z-]*):.*?## (.*)$", re.MULTILINE)
 
 
-def render(folder: Path) -> Path:
-    """A service with default answers; the template goes without git, as it is in the work tree."""
+def render(folder: Path, **answers: str) -> Path:
+    """A service with default answers but these; the template goes without git, as it is in the work tree."""
     template, service = folder / "template", folder / "service"
     for part in ("includes", "template"):
         shutil.copytree(ROOT / part, template / part)
     shutil.copy(ROOT / "copier.yml", template)
     # Nobody's own defaults: the pages are the same on every machine.
-    copier.run_copy(str(template), service, defaults=True, quiet=True, settings=copier.Settings())
+    own = copier.Settings()
+    copier.run_copy(str(template), service, data=answers, defaults=True, quiet=True, settings=own)
     return service
 
 
@@ -93,6 +97,14 @@ def settings(example: str) -> Iterator[str]:
             meaning.clear()
 
 
+def added(example: str, base: str, answers: dict[str, str]) -> Iterator[str]:
+    """The variables that come with other answers."""
+    known = {line.split("`")[1] for line in settings(base) if line.startswith("| `")}
+    yield f"\n## With {' '.join(f'`{name}={value}`' for name, value in answers.items())}\n"
+    yield from table("Variable", "Meaning", "Default")
+    yield from (line for line in settings(example) if line.startswith("| `") and line.split("`")[1] not in known)
+
+
 def targets(makefile: str) -> Iterator[str]:
     yield from table("Type", "To")
     for name, text in TARGET.findall(makefile):
@@ -106,9 +118,13 @@ def pages() -> dict[Path, str]:
         answers = yaml.safe_load((service / ".copier-answers.yml").read_text())
         example = (service / ".env.example").read_text()
         makefile = (service / "Makefile").read_text()
+    with TemporaryDirectory() as folder:
+        other = (render(Path(folder), **OTHER) / ".env.example").read_text()
     found = {
         "questions.md": page("Questions", "copier.yml", questions(config, answers)),
-        "settings.md": page("Settings", "the emitted .env.example", settings(example)),
+        "settings.md": page(
+            "Settings", "the emitted .env.example", chain(settings(example), added(other, example, OTHER))
+        ),
         "make.md": page("Targets of make", "the emitted Makefile", targets(makefile)),
     }
     return {REFERENCE / name: text for name, text in found.items()}
