@@ -8,6 +8,7 @@ from tests.servers.alertmanager import Alertmanager
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
 from tests.servers.otlp import open_collector
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
@@ -21,6 +22,11 @@ def bugsink() -> str:
 def postgres() -> str:
     with open_postgres() as server:
         return f"{server.version}, {type(server).__name__}"
+
+
+def pgbouncer() -> str:
+    with open_postgres() as server, PgBouncer(server, 1) as pooler:
+        return pooler.version
 
 
 def chromium() -> str:
@@ -48,6 +54,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Bugsink": bugsink,
     "Chromium": chromium,
     "OTLP receiver": otlp,
+    "PgBouncer": pgbouncer,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
 }

@@ -1,23 +1,35 @@
 """Brings the schema to the code's: a step of its own, before the release, never at the start of the service.
 
-Two branches: `platform`, which comes with the template, and `service`, which is yours.
+Two branches: `platform`, which comes with the template, and `service`, which is yours. A statement waits but shortly
+for its table, since all requests for that table queue behind it; then it lets them pass, and tries again.
 """
 
+import random
 import sys
+import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from ..platform.db import CONNECT, Settings, url_of
-from ..platform.settings import load
+from ..platform.db import CONNECT, Settings
+from ..platform.db_url import url_of
+from ..platform.revisions import at_least, heads
+from ..platform.settings import EXIT_REFUSED, load
+from ..platform.state import NotReady
 
+LOCK = 0x5C4E3A  # PostgreSQL's advisory lock of whoever migrates: any number that stays the same
+LOCK_WAIT = 3  # seconds for a table
+OTHER_WAIT = 600  # seconds for another migrator
+TRIES = 6
 FORMAT = {
     "hooks": "ruff",
     "ruff.type": "exec",
@@ -71,6 +83,51 @@ def connect(settings: Settings) -> Connection:
     return engine.connect()
 
 
+def _alone(connection: Connection) -> None:
+    """Let one migrator work at a time; the lock goes with its session, also where it is killed."""
+    waited = 0
+    while not connection.scalar(select(func.pg_try_advisory_lock(LOCK))):
+        connection.commit()  # CREATE INDEX CONCURRENTLY waits for every open transaction, and this would be one
+        if waited == OTHER_WAIT:
+            raise CommandError(f"another one has been at work on this database for {OTHER_WAIT} s")
+        if not waited:
+            print("migrate: another one is at work on this database, waiting", file=sys.stderr)
+        waited += 1
+        time.sleep(1)
+    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_WAIT}s'")
+    connection.commit()
+
+
+def _upgrade(config: Config, connection: Connection) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            return command.upgrade(config, "heads")
+        except OperationalError as error:
+            if not (left and _locked(error)):
+                raise
+            pause = random.uniform(1, 4)  # noqa: S311
+            print(f"migrate: somebody holds the table, again in {pause:.1f} s", file=sys.stderr)
+            time.sleep(pause)
+
+
+def _locked(error: Exception) -> bool:
+    return getattr(error.__cause__, "sqlstate", None) in ("40P01", "55P03")  # a deadlock, or LOCK_WAIT is over
+
+
+def _bring(config: Config, connection: Connection, migrations: Path) -> str:
+    """Upgrade, but for a schema from the future: a release that is rolled back runs this, too."""
+    if connection.dialect.name == "postgresql":
+        _alone(connection)
+    needed = heads(migrations)
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    connection.rollback()
+    if current - set().union(*needed.values()):
+        with suppress(NotReady):
+            return f"{at_least(needed, current)}, newer than this code: nothing to do"
+    _upgrade(config, connection)
+    return f"schema at {', '.join(branches(migrations))}"
+
+
 def run(new: str = "") -> None:
     """Migrate, or write a new migration.
 
@@ -81,6 +138,9 @@ def run(new: str = "") -> None:
         SystemExit: With 1, after one line on stderr, where the database is away or a migration fails.
     """
     settings = load(Settings)
+    if settings.db_pooler != "none" and not settings.database_migrator_url:
+        print("configuration refused: DATABASE_MIGRATOR_URL: type the server's own address", file=sys.stderr)
+        raise SystemExit(EXIT_REFUSED)
     try:
         branches(settings.migrations_dir)
         config = configuration(settings.migrations_dir)
@@ -89,8 +149,7 @@ def run(new: str = "") -> None:
             if new:
                 command.revision(config, new, autogenerate=True)
             else:
-                command.upgrade(config, "heads")
-                print("schema at", ", ".join(branches(settings.migrations_dir)))
+                print(_bring(config, connection, settings.migrations_dir))
     except Exception as error:
         print(f"migrate: {_explain(error, settings)}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -98,6 +157,8 @@ def run(new: str = "") -> None:
 
 def _explain(error: Exception, settings: Settings) -> str:
     reason = str(error.__cause__ or error).strip().splitlines()[0]
+    if _locked(error):
+        reason += f" in {TRIES} tries; end the transaction that holds the table (docs/database.md)"
     steps = traceback.extract_tb(error.__traceback__)
     file = next((s.filename for s in reversed(steps) if Path(s.filename).parent.name in ("platform", "versions")), None)
     if file and Path(file).parent.parent.resolve() == settings.migrations_dir.resolve():
