@@ -147,7 +147,10 @@ def test_each_role_may_do_its_work_and_nothing_else(project: Project, server: Po
             "backup: SELECT * FROM pg_auth",
         ),
         (Edit(ROLES, "SET role = %L'", "SET application_name = %L'"), "app: no SELECT"),
-        (Edit(ROLES, "_migrator LOGIN NOCREATEDB NOCREATEROLE", "_migrator LOGIN CREATEROLE"), "migrator: CREATE ROLE"),
+        (
+            Edit(ROLES, "_migrator LOGIN NOCREATEDB NOCREATEROLE", "_migrator LOGIN CREATEROLE"),
+            "migrator: SET ROLE NONE; CREATE",
+        ),
     ],
 )
 def test_a_grant_too_many_or_too_few_is_noticed(project: Project, server: Postgres, edit: Edit, shows: str) -> None:
