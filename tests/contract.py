@@ -60,7 +60,7 @@ LATER = (
     ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),
     ("secrets", "variable", "VAULT_SECRET_ID_FILE VAULT_SECRET_PATH VAULT_TOKEN"),
     ("caching", "question", "cache"),
-    ("caching", "variable", "CACHE_URL DB_POOLER"),
+    ("caching", "variable", "CACHE_URL"),
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
     ("backup and recovery", "command", "backup"),

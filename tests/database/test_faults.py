@@ -142,14 +142,14 @@ def test_time_outs_and_a_read_only_server_have_their_answers(
 
 
 @pytest.mark.parametrize(
-    ("proof", "edit"),
+    ("proof", "edit", "shows"),
     [
-        (reads_on, Edit(FAULTS, '"25006": READ_ONLY', '"25999": READ_ONLY')),
-        (reads_on, Edit(DB, "(InterfaceError, InternalError,", "(InterfaceError,")),
-        (reads_on, Edit(DB, "if read_only != self.read_only:", "if read_only:")),
-        (waits_for_a_lock, Edit(FAULTS, '"55P03": BUSY', '"55999": BUSY')),
-        (takes_too_long, Edit(FAULTS, '"57014": LATE', '"57999": LATE')),
-        (takes_too_long, Edit(DB, "pool_pre_ping=True", "pool_pre_ping=False")),
+        (reads_on, Edit(FAULTS, '"25006": READ_ONLY', '"25999": READ_ONLY'), "database-away"),
+        (reads_on, Edit(DB, "(InterfaceError, InternalError,", "(InterfaceError,"), "500"),
+        (reads_on, Edit(DB, "if read_only != self.read_only:", "if read_only:"), "== 1"),
+        (waits_for_a_lock, Edit(FAULTS, '"55P03": BUSY', '"55999": BUSY'), "500"),
+        (takes_too_long, Edit(FAULTS, '"57014": LATE', '"57999": LATE'), "database-away"),
+        (takes_too_long, Edit(DB, "pool_pre_ping=True", "pool_pre_ping=False"), "assert 503 == 200"),
     ],
     ids=["read-only", "no handler", "says it each time", "lock", "too long", "no ping"],
 )
@@ -160,9 +160,10 @@ def test_a_sabotaged_answer_is_noticed(
     tmp_path: Path,
     proof: Callable[[Service, Database | Postgres], None],
     edit: Edit,
+    shows: str,
 ) -> None:
     sick = project.variant(tmp_path / "sick", edit)
-    with serving(sick, tmp_path / "run", database) as service, pytest.raises(AssertionError):
+    with serving(sick, tmp_path / "run", database) as service, pytest.raises(AssertionError, match=shows):
         proof(service, server if proof is reads_on else database)
 
 
