@@ -17,10 +17,11 @@ ITEMS = "/v1/items"
 ROLES = "deploy/postgres/roles.sql"
 DB = "src/my_service/platform/db.py"
 FAULTS = "src/my_service/platform/db_faults.py"
+ENV = "migrations/env.py"
 MIGRATE = "src/my_service/ops/migrate.py"
 NEW = {"name": "lamp"}
 # Waits that a proof need not sit through.
-HASTY = (Edit(MIGRATE, "LOCK_WAIT = 3", "LOCK_WAIT = 1"), Edit(MIGRATE, "uniform(1, 4)", "uniform(0.1, 0.3)"))
+HASTY = (Edit(ENV, "LOCK_WAIT = 3", "LOCK_WAIT = 1"), Edit(MIGRATE, "uniform(1, 4)", "uniform(0.1, 0.3)"))
 REVISION = '''"""A later one."""
 
 import sqlalchemy as sa

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database.conftest import MIGRATE, Database, Later, recipe
+from tests.database.conftest import ENV, MIGRATE, Database, Later, recipe
 from tests.projects import Edit, Project
 
 pytestmark = pytest.mark.servers
@@ -97,8 +97,8 @@ def test_of_two_migrators_one_waits(later: Later, project: Project, database: Da
 @pytest.mark.parametrize(
     "edit",
     [
-        Edit(MIGRATE, "        _alone(connection)", "        pass"),
-        Edit(MIGRATE, "        connection.commit()  # CREATE", "        pass  # CREATE"),
+        Edit(ENV, "    alone(connection)", "    pass"),
+        Edit(ENV, "        connection.commit()  # CREATE", "        pass  # CREATE"),
     ],
     ids=["no lock", "waits within a transaction"],
 )
@@ -117,7 +117,7 @@ def gets_through(project: Project, database: Database) -> str:
     """Migrate a table that a long transaction holds; requests are served meanwhile, and at its end it goes through."""
     with holding(database) as report:
         migrator = Migrator(project, database)
-        migrator.wait_for("somebody holds the table, again in")
+        migrator.wait_for("somebody holds the table, again")
         with psycopg.connect(database.url("app")) as request:  # waits no longer than the role allows
             request.execute("INSERT INTO items SELECT gen_random_uuid(), 'a', null, 1, now(), now()")
         assert revisions(database) == {"0001", "p0001"}

@@ -125,7 +125,7 @@ HEALTH = "src/my_service/platform/health.py"
             "for part in (await parts.look()).values():\n            assert part['ready']\n        return {}",
         ),
         Edit(HEALTH, "200 if ready and", "200 if True and"),
-        Edit(FAULTS, "AWAY = Fault(503,", "AWAY = Fault(500,"),
+        Edit(FAULTS, "AWAY = (503,", "AWAY = (500,"),
         Edit(DB, "if str(reason) != self.reason:", "if True:"),
     ],
     ids=["liveness looks", "readiness does not", "500", "says it each time"],

@@ -1,7 +1,7 @@
 """Brings the schema to the code's: a step of its own, before the release, never at the start of the service.
 
-Two branches: `platform`, which comes with the template, and `service`, which is yours. A statement waits but shortly
-for its table, since all requests for that table queue behind it; then it lets them pass, and tries again.
+Two branches: `platform`, which comes with the template, and `service`, which is yours. A migration whose table is in
+use lets the requests pass, and tries again.
 """
 
 import random
@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import create_engine, event, func, select
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -26,10 +26,7 @@ from ..platform.revisions import at_least, heads
 from ..platform.settings import EXIT_REFUSED, load
 from ..platform.state import NotReady
 
-LOCK = 0x5C4E3A  # PostgreSQL's advisory lock of whoever migrates: any number that stays the same
-LOCK_WAIT = 3  # seconds for a table
-OTHER_WAIT = 600  # seconds for another migrator
-TRIES = 6
+TRIES = 6  # of a migration whose table is in use: how long each waits, and that one migrator works, env.py says
 FORMAT = {
     "hooks": "ruff",
     "ruff.type": "exec",
@@ -83,21 +80,6 @@ def connect(settings: Settings) -> Connection:
     return engine.connect()
 
 
-def _alone(connection: Connection) -> None:
-    """Let one migrator work at a time; the lock goes with its session, also where it is killed."""
-    waited = 0
-    while not connection.scalar(select(func.pg_try_advisory_lock(LOCK))):
-        connection.commit()  # CREATE INDEX CONCURRENTLY waits for every open transaction, and this would be one
-        if waited == OTHER_WAIT:
-            raise CommandError(f"another one has been at work on this database for {OTHER_WAIT} s")
-        if not waited:
-            print("migrate: another one is at work on this database, waiting", file=sys.stderr)
-        waited += 1
-        time.sleep(1)
-    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_WAIT}s'")
-    connection.commit()
-
-
 def _upgrade(config: Config, connection: Connection) -> None:
     for left in reversed(range(TRIES)):
         try:
@@ -105,19 +87,16 @@ def _upgrade(config: Config, connection: Connection) -> None:
         except OperationalError as error:
             if not (left and _locked(error)):
                 raise
-            pause = random.uniform(1, 4)  # noqa: S311
-            print(f"migrate: somebody holds the table, again in {pause:.1f} s", file=sys.stderr)
-            time.sleep(pause)
+            print("migrate: somebody holds the table, again in some seconds", file=sys.stderr)
+            time.sleep(random.uniform(1, 4))  # noqa: S311
 
 
 def _locked(error: Exception) -> bool:
-    return getattr(error.__cause__, "sqlstate", None) in ("40P01", "55P03")  # a deadlock, or LOCK_WAIT is over
+    return getattr(error.__cause__, "sqlstate", None) in ("40P01", "55P03")  # a deadlock, or lock_timeout
 
 
 def _bring(config: Config, connection: Connection, migrations: Path) -> str:
     """Upgrade, but for a schema from the future: a release that is rolled back runs this, too."""
-    if connection.dialect.name == "postgresql":
-        _alone(connection)
     needed = heads(migrations)
     current = set(MigrationContext.configure(connection).get_current_heads())
     connection.rollback()
