@@ -62,7 +62,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
     ("caching", "question", "cache"),
-    ("caching", "variable", "CACHE_URL DB_POOLER"),
+    ("caching", "variable", "CACHE_URL"),
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
     ("backup and recovery", "command", "backup"),

@@ -12,7 +12,8 @@ import pytest
 
 from tests.servers import packages
 from tests.servers.alertmanager import Alertmanager
-from tests.servers.postgres import Postgres, open_postgres
+from tests.servers.pgbouncer import PgBouncer
+from tests.servers.postgres import Postgres, Standby, open_postgres
 from tests.servers.process import Process, ServerError, alive, descendants
 from tests.servers.prometheus import Prometheus
 
@@ -78,6 +79,34 @@ def test_each_database_is_new_and_empty(postgres: Postgres, database_url: str) -
     with psycopg.connect(postgres.create_database()) as connection:
         found = connection.execute("SELECT to_regclass('note')").fetchone()
     assert found == (None,)
+
+
+def test_a_standby_follows_and_takes_changes_once_promoted(own_postgres: Postgres) -> None:
+    url = own_postgres.create_database()
+    write_note(url)
+    with Standby(own_postgres) as standby:
+        there = standby.url(url.rpartition("/")[2])
+        assert read_note(there) == "kept"
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            write_note(standby.url())
+        own_postgres.kill()
+        standby.promote()
+        write_note(standby.url())
+        assert read_note(standby.url()) == "kept"
+
+
+def test_a_pooler_shares_its_connections_and_leaves_nothing(postgres: Postgres, database_url: str) -> None:
+    with PgBouncer(postgres, 1) as pooler:
+        name = database_url.rpartition("/")[2]
+        with psycopg.connect(pooler.url(name)) as one, psycopg.connect(pooler.url(name)) as other:
+            pids = []
+            for connection in (one, other):
+                pids.append(connection.execute("SELECT pg_backend_pid()").fetchone())
+                connection.commit()
+        assert pids[0] == pids[1]
+        folder = pooler.log.parent
+    assert not pooler.answers()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("kind", [Alertmanager, Prometheus])

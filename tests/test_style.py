@@ -14,7 +14,7 @@ LONGEST = 300
 # What rooms may take from each other; all else goes through a protocol in `state`.
 SHARED = {"problems", "redaction", "settings", "state"}
 HELPERS = {
-    "db": {"revisions"},
+    "db": {"db_capacity", "db_faults", "db_url", "revisions"},
     "telemetry": {"telemetry_http", "telemetry_metrics", "telemetry_sdk"},
     "telemetry_sdk": {"telemetry", "telemetry_traces"},
 }

@@ -9,6 +9,7 @@ from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
 from tests.servers.otlp import open_collector
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
@@ -23,6 +24,11 @@ def bugsink() -> str:
 def postgres() -> str:
     with open_postgres() as server:
         return f"{server.version}, {type(server).__name__}"
+
+
+def pgbouncer() -> str:
+    with open_postgres() as server, PgBouncer(server, 1) as pooler:
+        return pooler.version
 
 
 def chromium() -> str:
@@ -60,6 +66,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Bugsink": bugsink,
     "Chromium": chromium,
     "OTLP receiver": otlp,
+    "PgBouncer": pgbouncer,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
     "Secrets Manager": secrets_manager,

@@ -113,19 +113,18 @@ class Postgres:
             self.stop(immediate=True)
         self._folder.cleanup()
 
+    def promote(self) -> None:
+        """Let a standby become a primary, and return once it takes changes."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
     def _prepare(self) -> None:
+        program, *options = self._maker()
+        path = packages.ensure("initdb", "postgresql").with_name(program)  # on PATH, Debian has a wrapper
         if self._user:
             shutil.chown(self.home, self._user)
         made = subprocess.run(
-            [
-                packages.ensure("initdb", "postgresql"),
-                f"--pgdata={self.home / 'data'}",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--no-locale",
-                "--no-sync",
-                "--username=postgres",
-            ],
+            [path, f"--pgdata={self.home / 'data'}", "--no-sync", *options],
             cwd=self.home,
             user=self._user,
             extra_groups=[] if self._user else None,
@@ -134,7 +133,10 @@ class Postgres:
             check=False,
         )
         if made.returncode != 0:
-            raise ServerError(f"initdb failed\n{made.stderr}")
+            raise ServerError(f"{program} failed\n{made.stderr}")
+
+    def _maker(self) -> list[str]:
+        return ["initdb", "--auth=trust", "--encoding=UTF8", "--no-locale", "--username=postgres"]
 
     def _command(self) -> list[str]:
         return [
@@ -145,6 +147,17 @@ class Postgres:
             f"--port={self.port}",
             f"--unix_socket_directories={self.home}",
         ]
+
+
+class Standby(Postgres):
+    """A second server that follows `primary` by streaming replication, until it is promoted."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self._primary = primary
+        super().__init__()
+
+    def _maker(self) -> list[str]:
+        return ["pg_basebackup", f"--dbname={self._primary.url()}", "--checkpoint=fast", "--write-recovery-conf"]
 
 
 class ContainerPostgres(Postgres):

@@ -112,6 +112,7 @@ def test_an_older_schema_is_not_ready_and_a_newer_one_is(project: Project, postg
 
 
 DB = "src/my_service/platform/db.py"
+FAULTS = "src/my_service/platform/db_faults.py"
 HEALTH = "src/my_service/platform/health.py"
 
 
@@ -124,7 +125,7 @@ HEALTH = "src/my_service/platform/health.py"
             "for part in (await parts.look()).values():\n            assert part['ready']\n        return {}",
         ),
         Edit(HEALTH, "200 if ready and", "200 if True and"),
-        Edit(DB, 'return response(503, "database-away"', 'return response(500, "database-away"'),
+        Edit(FAULTS, "AWAY = (503,", "AWAY = (500,"),
         Edit(DB, "if str(reason) != self.reason:", "if True:"),
     ],
     ids=["liveness looks", "readiness does not", "500", "says it each time"],

@@ -1,14 +1,19 @@
 """Brings the schema to the code's: a step of its own, before the release, never at the start of the service.
 
-Two branches: `platform`, which comes with the template, and `service`, which is yours.
+Two branches: `platform`, which comes with the template, and `service`, which is yours. A migration whose table is in
+use lets the requests pass, and tries again.
 """
 
+import random
 import sys
+import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, event
@@ -16,9 +21,13 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ..platform import settings_for
-from ..platform.db import CONNECT, Settings, url_of
-from ..platform.settings import load, part
+from ..platform.db import CONNECT, Settings
+from ..platform.db_url import url_of
+from ..platform.revisions import at_least, heads
+from ..platform.settings import EXIT_REFUSED, load, part
+from ..platform.state import NotReady
 
+TRIES = 6  # of a migration whose table is in use: how long each waits, and that one migrator works, env.py says
 FORMAT = {
     "hooks": "ruff",
     "ruff.type": "exec",
@@ -72,6 +81,33 @@ def connect(settings: Settings) -> Connection:
     return engine.connect()
 
 
+def _upgrade(config: Config, connection: Connection) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            return command.upgrade(config, "heads")
+        except OperationalError as error:
+            if not (left and _locked(error)):
+                raise
+            print("migrate: somebody holds the table, again in some seconds", file=sys.stderr)
+            time.sleep(random.uniform(1, 4))  # noqa: S311
+
+
+def _locked(error: Exception) -> bool:
+    return getattr(error.__cause__, "sqlstate", None) in ("40P01", "55P03")  # a deadlock, or lock_timeout
+
+
+def _bring(config: Config, connection: Connection, migrations: Path) -> str:
+    """Upgrade, but for a schema from the future: a release that is rolled back runs this, too."""
+    needed = heads(migrations)
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    connection.rollback()
+    if current - set().union(*needed.values()):
+        with suppress(NotReady):
+            return f"{at_least(needed, current)}, newer than this code: nothing to do"
+    _upgrade(config, connection)
+    return f"schema at {', '.join(branches(migrations))}"
+
+
 def run(new: str = "") -> None:
     """Migrate, or write a new migration.
 
@@ -82,6 +118,9 @@ def run(new: str = "") -> None:
         SystemExit: With 1, after one line on stderr, where the database is away or a migration fails.
     """
     settings = part(load(settings_for("db")), Settings)
+    if settings.db_pooler != "none" and not settings.database_migrator_url:
+        print("configuration refused: DATABASE_MIGRATOR_URL: type the server's own address", file=sys.stderr)
+        raise SystemExit(EXIT_REFUSED)
     try:
         branches(settings.migrations_dir)
         config = configuration(settings.migrations_dir)
@@ -90,8 +129,7 @@ def run(new: str = "") -> None:
             if new:
                 command.revision(config, new, autogenerate=True)
             else:
-                command.upgrade(config, "heads")
-                print("schema at", ", ".join(branches(settings.migrations_dir)))
+                print(_bring(config, connection, settings.migrations_dir))
     except Exception as error:
         print(f"migrate: {_explain(error, settings)}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -99,6 +137,8 @@ def run(new: str = "") -> None:
 
 def _explain(error: Exception, settings: Settings) -> str:
     reason = str(error.__cause__ or error).strip().splitlines()[0]
+    if _locked(error):
+        reason += f" in {TRIES} tries; end the transaction that holds the table (docs/database.md)"
     steps = traceback.extract_tb(error.__traceback__)
     file = next((s.filename for s in reversed(steps) if Path(s.filename).parent.name in ("platform", "versions")), None)
     if file and Path(file).parent.parent.resolve() == settings.migrations_dir.resolve():

@@ -1,0 +1,229 @@
+"""Migrations of a table that is in use: one migrator at a time, short waits, all or nothing, and old code goes on."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.database.conftest import ENV, MIGRATE, Database, Later, recipe
+from tests.projects import Edit, Project
+
+pytestmark = pytest.mark.servers
+ADD = """def upgrade() -> None:
+    op.add_column("items", sa.Column("price", sa.BigInteger))
+    op.create_table("orders", sa.Column("id", sa.Uuid, primary_key=True))
+"""
+SLOW = """def upgrade() -> None:
+    op.create_table("orders", sa.Column("id", sa.Uuid, primary_key=True))
+    op.execute("SELECT pg_sleep(1)")
+"""
+INDEX = "An index on a table that is in use"
+COLUMN = "A column that shall be there always"
+SECONDS = 40.0
+
+
+class Migrator:
+    """A running `migrate`; what it says is read while it runs."""
+
+    def __init__(self, project: Project, database: Database) -> None:
+        self.process = subprocess.Popen(
+            project.command("migrate"),
+            cwd=project.root,
+            env=project.env(database.env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said: list[str] = []
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        self.said.extend(line for line in iter(self.process.stderr.readline, ""))
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not any(text in line for line in self.said):
+            assert time.monotonic() < deadline, self.said
+            assert self.process.poll() is None or text in "".join(self.said), self.said
+            time.sleep(0.02)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code, and all that it said."""
+        try:
+            code = self.process.wait(SECONDS)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join()
+        assert self.process.stdout
+        with self.process.stdout as out:
+            return code, "".join(self.said) + out.read()
+
+
+def revisions(database: Database) -> set[str]:
+    with psycopg.connect(database.admin) as connection:
+        return {str(name) for (name,) in connection.execute("SELECT version_num FROM alembic_version")}
+
+
+@contextmanager
+def holding(database: Database) -> Iterator[psycopg.Connection]:
+    """A long transaction that has read the table, as a report does."""
+    with psycopg.connect(database.admin) as connection:
+        connection.execute("SELECT count(*) FROM items")
+        yield connection
+
+
+def two_at_once(project: Project, database: Database) -> list[tuple[int, str]]:
+    first, second = Migrator(project, database), Migrator(project, database)
+    return [first.end(), second.end()]
+
+
+def test_of_two_migrators_one_waits(later: Later, project: Project, database: Database) -> None:
+    """The second also builds an index concurrently, which waits for every open transaction: the other has none."""
+    newer = later(SLOW, recipe(project, INDEX))
+    ended = two_at_once(newer, database)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert sum("another one is at work on this database, waiting" in said for _, said in ended) == 1
+    assert revisions(database) == {"0003", "p0001"}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit(ENV, "    alone(connection)", "    pass"),
+        Edit(ENV, "        connection.commit()  # CREATE", "        pass  # CREATE"),
+    ],
+    ids=["no lock", "waits within a transaction"],
+)
+def test_without_the_lock_two_migrators_spoil_it(
+    later: Later, project: Project, database: Database, tmp_path: Path, edit: Edit
+) -> None:
+    sick = later(SLOW, recipe(project, INDEX)).variant(tmp_path / "sick", edit)
+    role = f"ALTER ROLE my_service_migrator IN DATABASE {database.admin.rpartition('/')[2]}"
+    if "CREATE" in edit.old:  # the index would wait for ever
+        database.run(f"{role} SET statement_timeout = 2500")
+    ended = two_at_once(sick, database)
+    assert any(code for code, _ in ended), ended
+
+
+def gets_through(project: Project, database: Database) -> str:
+    """Migrate a table that a long transaction holds; requests are served meanwhile, and at its end it goes through."""
+    with holding(database) as report:
+        migrator = Migrator(project, database)
+        migrator.wait_for("somebody holds the table, again")
+        with psycopg.connect(database.url("app")) as request:  # waits no longer than the role allows
+            request.execute("INSERT INTO items SELECT gen_random_uuid(), 'a', null, 1, now(), now()")
+        assert revisions(database) == {"0001", "p0001"}
+        report.rollback()
+        code, said = migrator.end()
+    assert code == 0, said
+    return said
+
+
+def test_a_table_that_is_held_makes_it_wait_and_not_the_requests(later: Later, database: Database) -> None:
+    said = gets_through(later(ADD), database)
+    assert "schema at 0002, p0001" in said or "schema at p0001, 0002" in said
+    assert revisions(database) == {"0002", "p0001"}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [Edit(MIGRATE, "if not (left and _locked(error)):", "if True:"), Edit(MIGRATE, '"40P01", "55P03"', '"40P01",')],
+    ids=["no second try", "not for locks"],
+)
+def test_without_a_second_try_it_fails(later: Later, database: Database, tmp_path: Path, edit: Edit) -> None:
+    with pytest.raises(AssertionError, match="canceling statement due to lock timeout"):
+        gets_through(later(ADD).variant(tmp_path / "sick", edit), database)
+
+
+def test_a_table_that_stays_held_gives_one_line_and_keeps_nothing(
+    later: Later, database: Database, tmp_path: Path
+) -> None:
+    hasty = later(ADD).variant(tmp_path / "hasty", Edit(MIGRATE, "TRIES = 6", "TRIES = 2"))
+    with holding(database):
+        code, said = Migrator(hasty, database).end()
+    assert code == 1
+    assert said.splitlines()[1:] == [
+        "migrate: 0002_later.py failed, and nothing of it was kept: OperationalError: canceling statement due to lock "
+        "timeout in 2 tries; end the transaction that holds the table (docs/database.md)"
+    ]
+    assert revisions(database) == {"0001", "p0001"}
+    with psycopg.connect(database.admin) as connection:
+        assert connection.execute("SELECT to_regclass('orders')").fetchone() == (None,)
+
+
+def test_the_recipes_of_the_guide_work_while_the_table_is_read_and_written(
+    later: Later, project: Project, database: Database
+) -> None:
+    database.run(
+        "INSERT INTO items SELECT gen_random_uuid(), 'a', null, n, now(), now() FROM generate_series(1, 2500) n"
+    )
+    newer = later(ADD, recipe(project, INDEX), recipe(project, COLUMN))
+    # What a failed try leaves: an index that is there, and not valid.
+    with psycopg.connect(database.admin, autocommit=True) as connection:
+        connection.execute("CREATE INDEX ix_items_name ON items (name)")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_items_name'::regclass")
+    done = newer.cli("migrate", env=database.env, check=True)
+    assert "0004" in done.stdout
+    with psycopg.connect(database.admin) as connection:
+        valid = connection.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_items_name'::regclass")
+        assert valid.fetchone() == (True,)
+        assert connection.execute("SELECT count(*) FROM items WHERE price IS NULL").fetchone() == (0,)
+
+
+def test_the_recipe_for_an_index_works_on_sqlite_too(later: Later, project: Project, tmp_path: Path) -> None:
+    newer = later(recipe(project, INDEX), ADD)
+    done = newer.cli("migrate", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}, check=True)
+    assert "0003" in done.stdout
+
+
+def rolled_back(old: Project, database: Database) -> str:
+    """What a rollback begins with: the old release's `migrate`."""
+    done = old.cli("migrate", env=database.env)
+    return done.stdout + done.stderr
+
+
+def test_an_old_release_leaves_a_newer_schema_alone(
+    later: Later, project: Project, database: Database, tmp_path: Path
+) -> None:
+    later(ADD).cli("migrate", env=database.env, check=True)
+    said = rolled_back(project, database)
+    assert said == "answers, schema at 0002, p0001, newer than this code: nothing to do\n"
+    assert revisions(database) == {"0002", "p0001"}
+    sick = project.variant(
+        tmp_path / "sick", Edit(MIGRATE, "    if current - set()", "    if False and current - set()")
+    )
+    assert rolled_back(sick, database) == "migrate: CommandError: No such revision or branch '0002'\n"
+
+
+def features(old: Project, database: Database) -> str:
+    """The feature tests of a version, on a database that a later one may have migrated."""
+    env = {"TEST_DATABASE_URL": database.admin}
+    return old.run(str(old.venv / "bin/python"), "-m", "pytest", "-q", "tests/features", env=env, check=False).stdout
+
+
+def test_old_code_works_on_the_expanded_schema(
+    later: Later, project: Project, database: Database, tmp_path: Path
+) -> None:
+    later(ADD, recipe(project, INDEX)).cli("migrate", env=database.env, check=True)
+    said = features(project, database)
+    assert " passed" in said, said
+    assert "failed" not in said
+    # One release that contracts at once breaks it.
+    database.run("ALTER TABLE items RENAME name TO title")
+    assert "failed" in features(project, database)
+
+
+def test_behind_a_pooler_migrations_need_a_way_past_it(project: Project, database: Database) -> None:
+    pooled = {"DB_POOLER": "pgbouncer-transaction", "DATABASE_URL": database.url("app")}
+    done = project.cli("migrate", env=pooled)
+    assert done.returncode == 78
+    assert done.stderr == "configuration refused: DATABASE_MIGRATOR_URL: type the server's own address\n"
+    assert project.cli("migrate", env={**pooled, "DATABASE_MIGRATOR_URL": database.url("migrator")}).returncode == 0
