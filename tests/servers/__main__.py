@@ -7,6 +7,7 @@ from importlib.metadata import version
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
+from tests.servers.nginx import Nginx
 from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
@@ -28,6 +29,11 @@ def chromium() -> str:
         return browser.version
 
 
+def nginx() -> str:
+    with Nginx("server { listen ADDRESS; return 204; }") as server:
+        return server.version
+
+
 def otlp() -> str:
     with open_collector() as collector:
         return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
@@ -47,6 +53,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
+    "NGINX": nginx,
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,

@@ -38,6 +38,10 @@ ROOMS = (
     "server",
     # unknown hosts, oversized bodies, response headers
     "security",
+    # entity tags, 304, who may keep what
+    "http_cache",
+    # what the CDN has to forget
+    "cdn",
     # /livez, /readyz, /version
     "health",
     # /docs and /openapi.json

@@ -1,11 +1,12 @@
 """Every error as a problem document (RFC 9457) that names the request, and never an inside of the service.
 
-ServiceError          500
-├── BadRequest        400
-├── NotFound          404
-├── Conflict          409
-├── Unprocessable     422
-└── Unavailable       503
+ServiceError            500
+├── BadRequest          400
+├── NotFound            404
+├── Conflict            409
+├── PreconditionFailed  412
+├── Unprocessable       422
+└── Unavailable         503
 """
 
 from collections.abc import Mapping
@@ -64,6 +65,13 @@ class Conflict(ServiceError):
 
     status = 409
     code = "conflict"
+
+
+class PreconditionFailed(ServiceError):
+    """What the client has seen is no longer so."""
+
+    status = 412
+    code = "precondition-failed"
 
 
 class Unprocessable(ServiceError):
