@@ -17,12 +17,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...platform.cache_policy import CachePolicy, Changes
+from ...platform.http_policy import HttpPolicy, Changes
 from ...platform.problems import NotFound
 
 router = APIRouter(prefix="/kept")
-SHARED = [Depends(CachePolicy(s_maxage=60))]
-RICH = CachePolicy(
+SHARED = [Depends(HttpPolicy(s_maxage=60))]
+RICH = HttpPolicy(
     max_age=60,
     s_maxage=120,
     stale_while_revalidate=30,
@@ -49,7 +49,7 @@ async def rich() -> Response:
     return Response("hello", headers=headers, media_type="text/plain")
 
 
-@router.get("/private", dependencies=[Depends(CachePolicy(private=True, max_age=60))])
+@router.get("/private", dependencies=[Depends(HttpPolicy(private=True, max_age=60))])
 async def private(request: Request) -> str:
     return who(request)
 
@@ -97,7 +97,7 @@ async def absent() -> None:
 
 
 @router.get("/tags")
-async def tags(tags: Annotated[list[str], Depends(CachePolicy(tags=("fixed",)))]) -> None:
+async def tags(tags: Annotated[list[str], Depends(HttpPolicy(tags=("fixed",)))]) -> None:
     tags += ["item-7", "never a tag", "nor,one", "no\\r\\nX-Injected: yes"]
 
 
@@ -109,12 +109,12 @@ async def first() -> str:
     return "first"
 
 
-@inner.get("/second", dependencies=[Depends(CachePolicy(max_age=9))])
+@inner.get("/second", dependencies=[Depends(HttpPolicy(max_age=9))])
 async def second() -> str:
     return "second"
 
 
-router.include_router(inner, dependencies=[Depends(CachePolicy(max_age=3))])
+router.include_router(inner, dependencies=[Depends(HttpPolicy(max_age=3))])
 
 
 @router.get("/stream", dependencies=SHARED)

@@ -17,7 +17,7 @@ from tests.service.conftest import migrated
 pytestmark = pytest.mark.servers
 SRC = "src/my_service/platform"
 ROOM = f"{SRC}/http_cache.py"
-POLICY = f"{SRC}/cache_policy.py"
+POLICY = f"{SRC}/http_policy.py"
 STRONG = re.compile(r'"[0-9a-f]{32}"')
 CREDENTIALS = [{"Authorization": "Bearer alice"}, {"Cookie": "session=alice"}]
 WORDS = st.text(st.characters(codec="ascii", exclude_characters='"\x7f', min_codepoint=0x21), max_size=12)

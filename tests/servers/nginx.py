@@ -70,7 +70,7 @@ class Nginx:
         file = self.home / "nginx.conf"
         file.write_text(MAIN.format(user=user, home=self.home, http=self._http))
         program = packages.ensure("nginx", "nginx-light")
-        command = [program, "-p", self.home, "-e", "stderr", "-c", file]
+        command: list[str | Path] = [program, "-p", self.home, "-e", "stderr", "-c", file]
         self._process = Process(command, log=self.home / "nginx.log", cwd=self.home)
         self._process.wait_until(self.answers, START_SECONDS)
         return self

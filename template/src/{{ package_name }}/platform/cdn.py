@@ -5,11 +5,9 @@ A purge that fails costs one line of the log; the copies end by their own age.
 
 import http.client
 import json
-import queue
 import threading
-import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -17,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 from pydantic import Field, SecretStr, model_validator
 
-from .cache_policy import CHANGED
+from .http_policy import CHANGED
 from .settings import RoomSettings, part
 from .state import Exchange, state_of
 
@@ -57,38 +55,48 @@ class Cloudflare:
     def __init__(self, url: str, zone: str, token: str) -> None:
         self.url = urlsplit(f"{url.rstrip('/')}/zones/{zone}/purge_cache")
         self.token = token
-        self.waiting: queue.Queue[str | None] = queue.Queue(WAITING)  # None: the end
-        self.dropping = False
+        self.waiting: dict[str, None] = {}  # a set in the order of its making
+        self.dropping = self.closing = False
+        self.news = threading.Condition()
         self.log = structlog.get_logger("cdn")
         self.thread = threading.Thread(target=self._work, name="cdn", daemon=True)
 
     def purge(self, tags: Iterable[str]) -> None:
         """Have copies forgotten soon; the caller waits for nothing."""
-        for tag in tags:
-            try:
-                self.waiting.put_nowait(tag)
-            except queue.Full:
-                if not self.dropping:  # once, not at every write
-                    self.dropping = True
-                    self.log.error("purges are dropped", waiting=WAITING)
+        with self.news:
+            self.waiting |= dict.fromkeys(tags)
+            dropped = len(self.waiting) > WAITING
+            if dropped:
+                self.waiting = dict.fromkeys(list(self.waiting)[:WAITING])
+            if dropped and not self.dropping:  # once, not at every write
+                self.log.error("purges are dropped", waiting=WAITING)
+            self.dropping = dropped
+            self.news.notify()
 
     def close(self) -> None:
         """Send what waits. It blocks, under somebody else's deadline."""
-        self.waiting.put(None)
+        with self.news:
+            self.closing = True
+            self.news.notify()
         self.thread.join()
 
     def _work(self) -> None:
-        more = True
-        while more:
-            found = {self.waiting.get()}
-            time.sleep(GATHER)
-            with suppress(queue.Empty):
-                while len(found) < MOST:
-                    found.add(self.waiting.get_nowait())
-            self.dropping = False
-            more = None not in found
-            if tags := sorted(filter(None, found)):
-                self._send(tags)
+        while tags := self._next():
+            self._send(tags)
+
+    def _next(self) -> list[str]:
+        """Some tags, when there are any; none at the end."""
+        with self.news:
+            self.news.wait_for(lambda: self.waiting or self.closing)
+            self._pause(GATHER)
+            tags = list(self.waiting)[:MOST]
+            for tag in tags:
+                del self.waiting[tag]
+            return tags
+
+    def _pause(self, seconds: float) -> None:
+        with self.news:
+            self.news.wait_for(lambda: self.closing, seconds)
 
     def _send(self, tags: list[str]) -> None:
         pause = PAUSE
@@ -104,7 +112,7 @@ class Cloudflare:
                 why, again = type(error).__name__, True
             if not again or attempt == ATTEMPTS:
                 break
-            time.sleep(wait)
+            self._pause(wait)
             pause *= 2
         self.log.error("the CDN was not told", why=why, attempts=attempt, tags=len(tags), first=tags[0])
 

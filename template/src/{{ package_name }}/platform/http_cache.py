@@ -1,4 +1,4 @@
-"""HTTP caching as the RFCs 9110 and 9111 have it: nothing may be kept, unless the route has a `CachePolicy`.
+"""HTTP caching as the RFCs 9110 and 9111 have it: nothing may be kept, unless the route has an `HttpPolicy`.
 
 Answers under a policy get an entity tag, and 304 where the client's copy is right; HEAD is GET without its content.
 What is streamed passes as it comes: a tag would have to wait for its end.
@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .cache_policy import DECLARED, TAG, entity_tag, matches
+from .http_policy import DECLARED, TAG, entity_tag, matches
 from .settings import RoomSettings
 from .state import Exchange
 

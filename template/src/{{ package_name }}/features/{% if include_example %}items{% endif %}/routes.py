@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from ...platform.cache_policy import CachePolicy, Changes, IfMatch
+from ...platform.http_policy import Changes, HttpPolicy, IfMatch
 from . import service
 from .schemas import IdempotencyKey, Item, NewItem, Page
 from .store import ItemStore, open_store
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/items", tags=["items"])
 Store = Annotated[ItemStore, Depends(open_store, scope="function")]
 # Copies are kept and asked about each time: never old, and cheap where nothing has changed. `s_maxage=60` would let a
 # CDN answer alone; what is written is purged there by tag.
-KEPT = [Depends(CachePolicy(tags=("items",)))]
+KEPT = [Depends(HttpPolicy(tags=("items",)))]
 CHANGES = [Depends(Changes("items"))]
 
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from .problems import PreconditionFailed
 
-DECLARED = "cache_policy"  # in the scope of a request: its policy and tags
-CHANGED = "cache_changed"  # in the scope of a request: the tags of what it changes
+DECLARED = "http_policy"  # in the scope of a request: its policy and tags
+CHANGED = "http_changes"  # in the scope of a request: the tags of what it changes
 TAG = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # Cache-Tag separates by commas, Surrogate-Key by spaces
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 section 8.8.3
 
@@ -48,7 +48,7 @@ def matches(field: str, tag: str, *, weak: bool) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CachePolicy:
+class HttpPolicy:
     """Lets copies of a route's answers (200) be kept, and gives them entity tags: `dependencies=[Depends(policy)]`.
 
     As a parameter, `Annotated[list[str], Depends(policy)]`, its value takes tags that only the request knows.
