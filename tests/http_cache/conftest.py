@@ -12,16 +12,15 @@ FEATURE = '''"""Answers that are kept, or not."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...platform.http_policy import HttpPolicy, Changes
+from ...platform.http_policy import Changes, HttpPolicy, changed, tag
 from ...platform.problems import NotFound
 
 router = APIRouter(prefix="/kept")
-SHARED = [Depends(HttpPolicy(s_maxage=60))]
+shared_for_a_minute = HttpPolicy(s_maxage=60)
 RICH = HttpPolicy(
     max_age=60,
     s_maxage=120,
@@ -36,7 +35,8 @@ def who(request: Request) -> str:
     return request.headers.get("authorization", "") + request.headers.get("cookie", "")
 
 
-@router.get("/rich", dependencies=[Depends(RICH)])
+@router.get("/rich")
+@RICH
 async def rich() -> Response:
     headers = {
         "Content-Language": "en",
@@ -49,12 +49,14 @@ async def rich() -> Response:
     return Response("hello", headers=headers, media_type="text/plain")
 
 
-@router.get("/private", dependencies=[Depends(HttpPolicy(private=True, max_age=60))])
+@router.get("/private")
+@HttpPolicy(private=True, max_age=60)
 async def private(request: Request) -> str:
     return who(request)
 
 
-@router.get("/shared", dependencies=SHARED)
+@router.get("/shared")
+@shared_for_a_minute
 async def shared(request: Request) -> str:
     return who(request)
 
@@ -64,60 +66,73 @@ async def silent(request: Request) -> str:
     return who(request)
 
 
-@router.get("/cookie", dependencies=SHARED)
+@router.get("/cookie")
+@shared_for_a_minute
 async def cookie(request: Request, response: Response) -> str:
     response.set_cookie("session", request.headers.get("x-name", ""))
     return request.headers.get("x-name", "")
 
 
-@router.get("/own", dependencies=SHARED)
+@router.get("/own")
+@shared_for_a_minute
 async def own(response: Response) -> str:
     response.headers["Cache-Control"] = "max-age=5"
     return "own"
 
 
-@router.get("/tagged", dependencies=SHARED)
+@router.get("/tagged")
+@shared_for_a_minute
 async def tagged(request: Request, tag: str) -> Response:
     return Response("tagged", headers={"ETag": tag})
 
 
-@router.get("/text", dependencies=SHARED)
+@router.get("/text")
+@shared_for_a_minute
 async def text(text: str) -> Response:
     return Response(text, media_type="text/plain")
 
 
-@router.get("/size", dependencies=SHARED)
+@router.get("/size")
+@shared_for_a_minute
 async def size(size: int) -> Response:
     return Response(b"x" * size)
 
 
-@router.get("/absent", dependencies=SHARED)
+@router.get("/absent")
+@shared_for_a_minute
 async def absent() -> None:
     raise NotFound("gone")
 
 
 @router.get("/tags")
-async def tags(tags: Annotated[list[str], Depends(HttpPolicy(tags=("fixed",)))]) -> None:
-    tags += ["item-7", "never a tag", "nor,one", "no\\r\\nX-Injected: yes"]
+@HttpPolicy(tags=("fixed",))
+async def tags(request: Request) -> None:
+    tag(request, "item-7", "a b", "c,d")
+    tag(request, "e\\r\\nX-Injected: yes", "ü")
+
+
+@router.get("/starred")
+@HttpPolicy(vary=("Accept-Language",))
+async def starred(response: Response) -> None:
+    response.headers["Vary"] = "*"
 
 
 inner = APIRouter(prefix="/inner")
+innermost = APIRouter(prefix="/{number}")
 
 
-@inner.get("/first")
-async def first() -> str:
-    return "first"
+@innermost.get("/first")
+@HttpPolicy(max_age=3)
+async def first(number: int) -> int:
+    return number
 
 
-@inner.get("/second", dependencies=[Depends(HttpPolicy(max_age=9))])
-async def second() -> str:
-    return "second"
+inner.include_router(innermost)
+router.include_router(inner)
 
 
-router.include_router(inner, dependencies=[Depends(HttpPolicy(max_age=3))])
-
-
-@router.get("/stream", dependencies=SHARED)
+@router.get("/stream")
+@shared_for_a_minute
 async def stream(request: Request) -> Response:
     gates = request.app.state.gates = [asyncio.Event(), asyncio.Event()]
 
@@ -135,8 +150,9 @@ async def let_on(request: Request, number: int) -> None:
 
 
 @router.post("/changed")
-async def changed(changed: Annotated[list[str], Depends(Changes())], count: int, status: int = 200) -> Response:
-    changed += [f"tag-{number}" for number in range(count)]
+@Changes()
+async def change(request: Request, count: int, status: int = 200) -> Response:
+    changed(request, *(f"tag-{number}" for number in range(count)))
     return Response(status_code=status)
 '''
 

@@ -43,14 +43,20 @@ def spoken(client: httpx.Client) -> None:
     assert headers.get_list("vary") == ["accept-encoding, Accept-Language"]
     assert (headers["surrogate-key"], headers["cache-tag"]) == ("a b", "a,b")
     assert STRONG.fullmatch(headers["etag"])
+    assert client.get("/kept/starred").headers.get_list("vary") == ["*"]
     assert client.get("/kept/shared").headers["cache-control"] == "public, max-age=0, s-maxage=60"
     assert client.get("/kept/own").headers.get_list("cache-control") == ["max-age=5"]
 
 
-def inherited(client: httpx.Client) -> None:
-    """A router's policy holds for its routes, a route's own wins."""
-    assert client.get("/kept/inner/first").headers["cache-control"] == "public, max-age=3"
-    assert client.get("/kept/inner/second").headers["cache-control"] == "public, max-age=9"
+def included(client: httpx.Client) -> None:
+    """A policy goes with its route through routers in routers, and into the API's description."""
+    assert client.get("/kept/inner/7/first").headers["cache-control"] == "public, max-age=3"
+    paths = client.get("/openapi.json").json()["paths"]
+    kept = {path for path, each in paths.items() if "304" in each.get("get", {}).get("responses", ())}
+    assert kept >= {"/kept/inner/{number}/first", "/kept/rich", "/v1/items", "/v1/items/{item_id}"}
+    assert "/kept/silent" not in kept
+    named = {path for path, each in paths.items() if "If-None-Match" in str(each.get("get", {}).get("parameters"))}
+    assert named == kept
 
 
 def personal(client: httpx.Client) -> None:
@@ -68,9 +74,10 @@ def personal(client: httpx.Client) -> None:
 
 
 def tags(client: httpx.Client) -> None:
-    """A request may add tags; what is none adds no header."""
+    """A request may add tags; whatever is in them, each stays one, and adds no header."""
     headers = client.get("/kept/tags").headers
-    assert (headers["surrogate-key"], headers["cache-tag"]) == ("fixed item-7", "fixed,item-7")
+    found = ["fixed", "item-7", "a%20b", "c%2Cd", "e%0D%0AX-Injected:%20yes", "%C3%BC"]
+    assert (headers["surrogate-key"].split(" "), headers["cache-tag"].split(",")) == (found, found)
     assert "x-injected" not in headers
 
 
@@ -189,7 +196,7 @@ Proof = Callable[[httpx.Client], None]
 PROOFS: list[Proof] = [
     compared,
     head,
-    inherited,
+    included,
     large,
     own_tags,
     personal,
@@ -216,21 +223,21 @@ SABOTAGES: list[dict[Edit, set[Proof]]] = [
     {
         Edit(ROOM, "weak=True", "weak=False"): {compared, own_tags},
         Edit(ROOM, "int(length) <= MOST", "int(length) < MOST"): {large},
-        Edit(ROOM, 'b"set-cookie" in names or ', ""): {personal},
+        Edit(ROOM, 'b"set-cookie" in there', "False"): {personal},
         Edit(ROOM, "    headers.append(NO_STORE)\n", "    return\n"): {silent},
-        Edit(ROOM, "if TAG.fullmatch(tag)", 'if "\\r" not in tag'): {tags},
+        Edit(POLICY, 'safe="/:@=+*"', 'safe="/:@=+*,"'): {tags},
     },
     {
         Edit(POLICY, "\\x21\\x23-\\x7e", "\\x21\\x23-\\x2b\\x2d-\\x7e"): {compared, own_tags},
         Edit(ROOM, 'not in ("GET", "HEAD")', 'not in ("GET",)'): {head},
-        Edit(POLICY, "request.scope[DECLARED] =", "request.scope.setdefault(DECLARED, (self, tags))  #"): {inherited},
+        Edit(ROOM, 'operation["responses"]["304"] =', "_ ="): {included},
         Edit(ROOM, "if name not in NOT_IN_304", "if name != b'content-length'"): {revalidated},
         Edit(ROOM, 'if header[0] != b"vary"]', "]"): {spoken},
         Edit(ROOM, "length.isdigit() and int(length)", 'int(length or b"0")'): {streamed},
     },
     {
         Edit(POLICY, 'if _ENTITY_TAG.sub("", field).strip(" \\t,"):', "if False:"): {compared},
-        Edit(ROOM, 'b"etag" not in names and ', ""): {own_tags},
+        Edit(ROOM, 'b"etag" not in there and ', ""): {own_tags},
         Edit(ROOM, '(*vary, "Authorization", "Cookie")', "vary"): {personal},
     },
 ]

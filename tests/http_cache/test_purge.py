@@ -239,9 +239,8 @@ def test_a_cdn_that_is_away_does_not_hold_the_process(keeper: Project, tmp_path:
         assert service.client.post("/kept/changed", params={"count": 1}).status_code == 200
 
 
-@pytest.mark.parametrize("given", ["CDN_TOKEN", "CDN_ZONE"])
-def test_half_a_configuration_is_refused(keeper: Project, given: str) -> None:
-    done = keeper.cli("serve", env={given: "0a1b2c"})
+def test_half_a_configuration_is_refused(keeper: Project) -> None:
+    done = keeper.cli("serve", env={"CDN_ZONE": "0a1b2c"})
     assert done.returncode == 78
     assert "CDN_ZONE and CDN_TOKEN need each other" in done.stderr
 

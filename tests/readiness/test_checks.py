@@ -71,9 +71,7 @@ SABOTAGES: dict[str, list[Sabotage]] = {
         ),
     ],
     "caching.revalidation": [
-        Sabotage(
-            "give the route an HttpPolicy", (Edit(ROUTES, '@router.get("", dependencies=KEPT)', '@router.get("")'),)
-        ),
+        Sabotage("give the route an HttpPolicy", (Edit(ROUTES, '@router.get("")\n@kept\n', '@router.get("")\n'),)),
         Sabotage(
             "no proxy remove If-None-Match",
             (Edit(f"{SRC}/platform/http_cache.py", 'name == b"if-none-match"', 'name == b"none"'),),

@@ -1,7 +1,7 @@
 """The platform: one room per production concern, put together by `create_app`.
 
 A room is a module. It exposes only what it needs of `Settings`, `install(app, settings)`, the hooks of the door
-(`begin`, `respond`, `finish`), `describe(schema)` for the OpenAPI document, `lifespan(app, settings)` and
+(`begin`, `respond`, `finish`), `describe(schema, app)` for the OpenAPI document, `lifespan(app, settings)` and
 `readiness(state)`.
 """
 
@@ -98,7 +98,7 @@ class Service(FastAPI):
             schema = super().openapi()
             for room in self.rooms:
                 if hasattr(room, "describe"):
-                    room.describe(schema)
+                    room.describe(schema, self)
         return super().openapi()
 
 

@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 from pydantic import Field, SecretStr, model_validator
 
-from .http_policy import CHANGED
+from .http_policy import changes_of
 from .settings import RoomSettings, part
 from .state import Exchange, state_of
 
@@ -130,7 +130,7 @@ class Cloudflare:
 def respond(exchange: Exchange, headers: object) -> None:
     """Pass on what a request has changed: its transaction is over, its answer not yet out."""
     cdn = exchange.state.cdn
-    if cdn and exchange.status < 400 and (tags := exchange.scope.get(CHANGED)):
+    if cdn and exchange.status < 400 and (tags := changes_of(exchange.scope)):
         cdn.purge(tags)
 
 

@@ -4,13 +4,13 @@ Answers under a policy get an entity tag, and 304 where the client's copy is rig
 What is streamed passes as it comes: a tag would have to wait for its end.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .http_policy import DECLARED, TAG, entity_tag, matches
+from .http_policy import TAGS, HttpPolicy, entity_tag, matches, policy_of, tag_headers
 from .settings import RoomSettings
 from .state import Exchange
 
@@ -52,73 +52,80 @@ class HttpCache:
 class Answer:
     """Takes the place of `send` for one request."""
 
-    __slots__ = ("held", "method", "over", "scope", "send")
+    __slots__ = ("held", "known", "method", "over", "scope", "send")
 
     def __init__(self, scope: Scope, send: Send, method: str) -> None:
         self.scope = scope
         self.send = send
         self.method = method
         self.held: Message | None = None  # the start of an answer, until its tag is known
+        self.known = b""  # what the client has, by If-None-Match
         self.over = False  # whether all has been sent that will be
 
     async def __call__(self, message: Message) -> None:
         """Pass a message on, changed where there is a policy."""
         if message["type"] == "http.response.start":
             self.scope["method"] = self.method
-            declared = self.scope.get(DECLARED)
-            if declared and message["status"] == 200:
-                await self._keep(message, *declared)
-            else:
+            policy = policy_of(self.scope)
+            if policy and message["status"] == 200:
+                message = self._keep(message, policy)
+            if not self.held:
                 await self._start(message)
             return
         if self.held:
             start, self.held = self.held, None
+            tag = b""
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                start["headers"].append((b"etag", entity_tag(message.get("body", b"")).encode()))
-            await self._start(start)
+                tag = entity_tag(message.get("body", b"")).encode()
+                start["headers"].append((b"etag", tag))
+            await self._start(start, tag)
         if not self.over:
             await self.send(message)
 
-    async def _keep(self, message: Message, policy: Any, tags: list[str]) -> None:
+    def _keep(self, message: Message, policy: HttpPolicy) -> Message:
+        """Say who may keep the answer, and hold its start back where its tag has yet to be made."""
         headers: Headers = list(message["headers"])
-        names = dict(headers)
-        message["headers"] = headers
-        personal = b"set-cookie" in names or any(name in PERSONAL for name, _ in self.scope["headers"])
-        vary = policy.vary
+        there = dict(headers)
+        known, personal = [], b"set-cookie" in there
+        for name, value in self.scope["headers"]:
+            if name in PERSONAL:
+                personal = True
+            elif name == b"if-none-match":
+                known.append(value)
+        self.known = b",".join(known)
+        vary, said = policy.vary, policy.header
         if policy.private:
             vary = (*vary, "Authorization", "Cookie")  # also in the browser that two people share
         elif personal:
-            headers += [] if b"cache-control" in names else [NO_STORE]
-        elif keys := [tag.encode() for tag in tags if TAG.fullmatch(tag)]:
-            headers += [(b"surrogate-key", b" ".join(keys)), (b"cache-tag", b",".join(keys))]
+            said = NO_STORE[1]
+        else:
+            more = self.scope.get(TAGS)
+            headers += tag_headers((*policy.tags, *more)) if more else policy.tag_headers
+        if b"cache-control" not in there:
+            headers.append((b"cache-control", said))
         if vary:
             _merge(headers, vary)
-        if not any(name == b"cache-control" for name, _ in headers):
-            headers.append((b"cache-control", policy.header))
-        length = names.get(b"content-length", b"")
-        if b"etag" not in names and length.isdigit() and int(length) <= MOST:
+        message = {**message, "headers": headers}
+        length = there.get(b"content-length", b"")
+        if b"etag" not in there and length.isdigit() and int(length) <= MOST:
             self.held = message
-        else:
-            await self._start(message)
+        return message
 
-    async def _start(self, message: Message) -> None:
-        headers: Headers = message.get("headers", [])
-        if message["status"] == 200 and DECLARED in self.scope and self._known(headers):
-            kept = [(name, value) for name, value in headers if name not in NOT_IN_304]
-            message = {**message, "status": 304, "headers": kept}
-            self.over = True
+    async def _start(self, message: Message, tag: bytes = b"") -> None:
+        if self.known:
+            headers: Headers = message["headers"]
+            tag = tag or next((value for name, value in headers if name == b"etag"), b"")
+            if tag and matches(self.known.decode("latin-1"), tag.decode("latin-1"), weak=True):
+                kept = [(name, value) for name, value in headers if name not in NOT_IN_304]
+                message = {**message, "status": 304, "headers": kept}
+                self.over = True
         await self.send(message)
         if self.over or self.method == "HEAD":
             self.over = True
             await self.send({"type": "http.response.body", "body": b""})
 
-    def _known(self, headers: Headers) -> bool:
-        tag = next((value for name, value in headers if name == b"etag"), b"")
-        field = b",".join(value for name, value in self.scope["headers"] if name == b"if-none-match")
-        return bool(tag and field) and matches(field.decode("latin-1"), tag.decode("latin-1"), weak=True)
 
-
-def _merge(headers: Headers, more: Iterable[str]) -> None:
+def _merge(headers: Headers, more: tuple[str, ...]) -> None:
     """Add names to `Vary`, as one line; what is there stays."""
     there = b", ".join(value for name, value in headers if name == b"vary").decode("latin-1")
     names = {each.strip().lower(): each.strip() for each in (*there.split(","), *more) if each.strip()}
@@ -139,9 +146,12 @@ def respond(exchange: Exchange, headers: Headers) -> None:
     headers.append(NO_STORE)
 
 
-def describe(schema: dict[str, Any]) -> None:
+def describe(schema: dict[str, Any], app: FastAPI) -> None:
     """Say in the OpenAPI document where a 304 may come."""
-    for path in schema.get("paths", {}).values():
-        for operation in path.values():
-            if any(each.get("name") == "if-none-match" for each in operation.get("parameters", ())):
-                operation["responses"]["304"] = {"description": "A copy that the client has is right"}
+    text = {"type": "string"}
+    for route in iter_route_contexts(app.routes):
+        operation = schema.get("paths", {}).get(route.path_format, {}).get("get")
+        if operation and "GET" in (route.methods or ()) and policy_of({"endpoint": route.endpoint}):
+            known = {"description": "Tags of copies that the client has: 304 if one is right.", "schema": text}
+            operation.setdefault("parameters", []).append({"name": "If-None-Match", "in": "header", **known})
+            operation["responses"]["304"] = {"description": "A copy that the client has is right"}

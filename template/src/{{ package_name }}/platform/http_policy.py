@@ -4,29 +4,28 @@ Declarations only. The rooms `http_cache` and `cdn` act on them; where a room is
 """
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
-from typing import Annotated
+from hashlib import sha256
+from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
+from starlette.types import Scope
 
 from .problems import PreconditionFailed
 
-DECLARED = "http_policy"  # in the scope of a request: its policy and tags
-CHANGED = "http_changes"  # in the scope of a request: the tags of what it changes
-TAG = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # Cache-Tag separates by commas, Surrogate-Key by spaces
+TAGS = "http_policy.tags"  # in the scope of a request
+CHANGES = "http_policy.changes"
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 section 8.8.3
-
-# For the API's description; the values are read from the request, where they may stand in several lines.
-_Known = Annotated[str | None, Header(description="Tags of copies that the client has: 304 if one is right.")]
-_Seen = Annotated[str | None, Header(description="The tag of the copy that is changed: 412 if it is no longer right.")]
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def entity_tag(body: bytes) -> str:
     """The strong entity tag of a representation: it changes with every byte."""
-    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+    return f'"{sha256(body).hexdigest()[:32]}"'
 
 
 def matches(field: str, tag: str, *, weak: bool) -> bool:
@@ -47,11 +46,22 @@ def matches(field: str, tag: str, *, weak: bool) -> bool:
     return not tag.startswith("W/") and tag in named
 
 
+def _quoted(tags: Iterable[str]) -> list[str]:
+    """Cache-Tag separates tags by commas, Surrogate-Key by spaces; a header takes visible ASCII."""
+    return [quote(each, safe="/:@=+*") for each in tags]
+
+
+def tag_headers(tags: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    """What tells a CDN under which tags a copy is kept: Fastly's header, and Cloudflare's."""
+    names = _quoted(tags)
+    return [(b"surrogate-key", " ".join(names).encode()), (b"cache-tag", ",".join(names).encode())] if names else []
+
+
 @dataclass(frozen=True, kw_only=True)
 class HttpPolicy:
-    """Lets copies of a route's answers (200) be kept, and gives them entity tags: `dependencies=[Depends(policy)]`.
+    """Lets copies of a route's answers (200) be kept, and gives them entity tags: `@HttpPolicy(max_age=60)`.
 
-    As a parameter, `Annotated[list[str], Depends(policy)]`, its value takes tags that only the request knows.
+    It stands below `@router.get(…)`. `tag` adds what only the request knows.
 
     Args:
         max_age: Seconds for which a copy may be used without asking; 0: ask each time, which costs a 304.
@@ -63,7 +73,7 @@ class HttpPolicy:
         tags: Names by which a CDN forgets its copies, see `Changes`.
 
     Raises:
-        ValueError: The parts contradict each other, or a tag has a space or a comma.
+        ValueError: The parts contradict each other.
     """
 
     max_age: int = 0
@@ -81,15 +91,11 @@ class HttpPolicy:
             raise ValueError("no balancer and no CDN keeps what is private: leave out s_maxage and tags")
         if (self.stale_while_revalidate or self.stale_if_error) and not (self.max_age or self.s_maxage):
             raise ValueError("what is asked for each time is never stale: set max_age or s_maxage")
-        for tag in self.tags:
-            if not TAG.fullmatch(tag):
-                raise ValueError(f"{tag!r} is no tag: visible ASCII without a comma")
 
-    async def __call__(self, request: Request, if_none_match: _Known = None) -> list[str]:
-        """Declare it for one request (FastAPI calls this)."""
-        tags = list(self.tags)
-        request.scope[DECLARED] = (self, tags)
-        return tags
+    def __call__(self, endpoint: Endpoint) -> Endpoint:
+        """Declare it for an endpoint."""
+        endpoint.http_policy = self  # type: ignore[attr-defined]
+        return endpoint
 
     @cached_property
     def header(self) -> bytes:
@@ -103,22 +109,46 @@ class HttpPolicy:
         }
         return ", ".join(part for part, said in parts.items() if said).encode()
 
+    @cached_property
+    def tag_headers(self) -> list[tuple[bytes, bytes]]:
+        """The tags that all answers have."""
+        return tag_headers(self.tags)
+
 
 class Changes:
-    """Says that a write makes copies wrong: `dependencies=[Depends(Changes("items"))]`.
+    """Says that a write makes copies with these tags wrong: `@Changes("items")`, below `@router.put(…)`.
 
-    The CDN is told once the answer starts, which is after the transaction, and only if it is none of an error. As a
-    parameter, `Annotated[list[str], Depends(Changes())]`, its value takes tags that only the request knows.
+    The CDN is told once the answer starts, which is after the transaction, and only if it is none of an error.
+    `changed` adds what only the request knows.
     """
 
     def __init__(self, *tags: str) -> None:
         self.tags = tags
 
-    async def __call__(self, request: Request) -> list[str]:
-        """Declare it for one request (FastAPI calls this)."""
-        changed: list[str] = request.scope.setdefault(CHANGED, [])
-        changed += self.tags
-        return changed
+    def __call__(self, endpoint: Endpoint) -> Endpoint:
+        """Declare it for an endpoint."""
+        endpoint.http_changes = self.tags  # type: ignore[attr-defined]
+        return endpoint
+
+
+def tag(request: Request, *tags: str) -> None:
+    """Add tags to the answer of one request."""
+    request.scope[TAGS] = (*request.scope.get(TAGS, ()), *tags)
+
+
+def changed(request: Request, *tags: str) -> None:
+    """Add tags to what one request changes."""
+    request.scope[CHANGES] = (*request.scope.get(CHANGES, ()), *tags)
+
+
+def policy_of(scope: Scope) -> HttpPolicy | None:
+    """What the route has declared that serves a request."""
+    return getattr(scope.get("endpoint"), "http_policy", None)
+
+
+def changes_of(scope: Scope) -> list[str]:
+    """The tags of all that a request has changed."""
+    return _quoted((*getattr(scope.get("endpoint"), "http_changes", ()), *scope.get(CHANGES, ())))
 
 
 class Precondition:
@@ -138,6 +168,10 @@ class Precondition:
         """
         if self.field and not matches(self.field, entity_tag(current.model_dump_json().encode()), weak=False):
             raise PreconditionFailed("Someone else has changed it: read it again.")
+
+
+# For the API's description: the value is read from the request, where it may stand in several lines.
+_Seen = Annotated[str | None, Header(description="The tag of the copy that is changed: 412 if it is no longer right.")]
 
 
 async def _if_match(request: Request, if_match: _Seen = None) -> Precondition:

@@ -166,7 +166,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         return response(500, "internal-error", "The service failed to answer; the ids find the reason in its logs.")
 
 
-def describe(schema: dict[str, Any]) -> None:
+def describe(schema: dict[str, Any], app: FastAPI) -> None:
     """Say in the OpenAPI document that each operation may answer with a problem."""
     text, number = {"type": "string"}, {"type": "integer"}
     invalid = {"type": "object", "properties": {"location": text, "message": text, "type": text}}

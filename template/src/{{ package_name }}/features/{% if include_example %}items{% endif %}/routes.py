@@ -16,11 +16,12 @@ router = APIRouter(prefix="/v1/items", tags=["items"])
 Store = Annotated[ItemStore, Depends(open_store, scope="function")]
 # Copies are kept and asked about each time: never old, and cheap where nothing has changed. `s_maxage=60` would let a
 # CDN answer alone; what is written is purged there by tag.
-KEPT = [Depends(HttpPolicy(tags=("items",)))]
-CHANGES = [Depends(Changes("items"))]
+kept = HttpPolicy(tags=("items",))
+changes = Changes("items")
 
 
-@router.get("", dependencies=KEPT)
+@router.get("")
+@kept
 async def list_items(
     store: Store,
     cursor: Annotated[UUID | None, Query(description="From `next` of the page before.")] = None,
@@ -30,19 +31,22 @@ async def list_items(
     return await service.page(store, cursor, limit)
 
 
-@router.post("", status_code=201, dependencies=CHANGES)
+@router.post("", status_code=201)
+@changes
 async def create_item(store: Store, new: NewItem, key: IdempotencyKey = None) -> Item:
     """Create an item."""
     return await service.create(store, new, key)
 
 
-@router.get("/{item_id}", dependencies=KEPT)
+@router.get("/{item_id}")
+@kept
 async def read_item(store: Store, item_id: UUID) -> Item:
     """Read one item."""
     return await service.read(store, item_id)
 
 
-@router.put("/{item_id}", dependencies=CHANGES)
+@router.put("/{item_id}")
+@changes
 async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMatch) -> Item:
     """Replace the contents of an item."""
     if if_match:
@@ -50,7 +54,8 @@ async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMat
     return await service.replace(store, item_id, new)
 
 
-@router.delete("/{item_id}", status_code=204, dependencies=CHANGES)
+@router.delete("/{item_id}", status_code=204)
+@changes
 async def delete_item(store: Store, item_id: UUID, if_match: IfMatch) -> None:
     """Delete an item."""
     if if_match:
