@@ -218,6 +218,13 @@ def test_head_puts_no_content_on_the_wire(kept: Service) -> None:
     assert '"method":"HEAD","path":"/kept/rich","route":"/kept/rich","status":200,"bytes":0' in kept.log
 
 
+def test_head_does_not_wait_for_the_end_of_a_stream(kept: Service) -> None:
+    since = len(kept.log)
+    assert kept.client.head("/kept/stream", timeout=2).status_code == 200
+    line = '"method":"HEAD","path":"/kept/stream","route":"/kept/stream","status":200,"bytes":0'
+    kept.process.wait_until(lambda: line in kept.log[since:], 5)  # logged when the route has ended
+
+
 # Each service is broken in several places that do not touch each other, because a start costs more than a proof.
 SABOTAGES: list[dict[Edit, set[Proof]]] = [
     {
