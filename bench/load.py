@@ -7,6 +7,7 @@ import ipaddress
 import selectors
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.harness import BenchError
@@ -18,7 +19,7 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Load:
-    """What came back. `requests` counts answers with 200, `errors` everything else."""
+    """What came back. `requests` counts answers with the status that was expected, `errors` everything else."""
 
     requests: int
     errors: int
@@ -48,7 +49,7 @@ class _Connection:
             raise ConnectionError("closed")
         self.buffer += chunk
         head, end, body = self.buffer.partition(b"\r\n\r\n")
-        length = _content_length(head) if end else 0
+        length = _content_length(head) if end and head[9:12] != b"304" else 0
         if not end or len(body) < length:
             return b""
         self.buffer = body[length:]
@@ -63,7 +64,16 @@ def _content_length(head: bytes) -> int:
     raise ConnectionError("no Content-Length")
 
 
-def load(host: str, port: int, path: str, *, connections: int = 8, seconds: float = 4.0) -> Load:
+def load(
+    host: str,
+    port: int,
+    path: str,
+    *,
+    connections: int = 8,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = 4.0,
+    status: int = 200,
+) -> Load:
     """Ask for `path` over connections that stay open, each anew as soon as it has its answer.
 
     What is under way when the time is over is waited for, so that the counts match the work done.
@@ -72,7 +82,8 @@ def load(host: str, port: int, path: str, *, connections: int = 8, seconds: floa
         BenchError: The address is not of this machine, a bound is exceeded, or nobody listens.
     """
     _check(host, connections, seconds)
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": f"{host}:{port}", **(headers or {})}.items())
+    request = f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
     with selectors.DefaultSelector() as selector:
         try:
             for _ in range(connections):
@@ -82,12 +93,12 @@ def load(host: str, port: int, path: str, *, connections: int = 8, seconds: floa
             _close(selector)
             raise BenchError(f"no connection to {host}:{port}: {error.strerror}") from error
         try:
-            return _drive(selector, seconds)
+            return _drive(selector, seconds, str(status).encode())
         finally:
             _close(selector)
 
 
-def _drive(selector: selectors.BaseSelector, seconds: float) -> Load:
+def _drive(selector: selectors.BaseSelector, seconds: float, expected: bytes) -> Load:
     requests = errors = 0
     began = time.perf_counter()
     deadline = began + seconds
@@ -100,7 +111,7 @@ def _drive(selector: selectors.BaseSelector, seconds: float) -> Load:
             over = late >= 0
             try:
                 if status := key.data.receive():
-                    requests, errors = requests + (status == b"200"), errors + (status != b"200")
+                    requests, errors = requests + (status == expected), errors + (status != expected)
                     if not over:
                         key.data.send()
                 elif late > MOST_SECONDS:

@@ -30,18 +30,20 @@ class Server:
     def resident_bytes(self) -> int:
         return measure.resident_bytes(self.pid)
 
-    def cpu_per_request(self, path: str, seconds: float) -> float:
+    def cpu_per_request(
+        self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None, status: int = 200
+    ) -> float:
         """CPU seconds of the server for one request under load.
 
         Raises:
-            BenchError: An answer was not a 200, or did not come.
+            BenchError: An answer had another status, or did not come.
         """
         before = measure.cpu_seconds(self.pid)
-        seen = load(HOST, self.port, path, seconds=seconds)
+        seen = load(HOST, self.port, path, headers=headers, seconds=seconds, status=status)
         spent = measure.cpu_seconds(self.pid) - before
         if seen.errors or not seen.requests:
             answered = f"{seen.errors} of {seen.errors + seen.requests} requests"
-            raise BenchError(f"{self.name}: {answered} were not answered with 200")
+            raise BenchError(f"{self.name}: {answered} were not answered with {status}")
         return spent / seen.requests
 
 

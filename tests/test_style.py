@@ -12,7 +12,7 @@ from tests.projects import ROOT
 SOURCE = ROOT / "template" / "src"
 LONGEST = 300
 # What rooms may take from each other; all else goes through a protocol in `state`.
-SHARED = {"problems", "redaction", "settings", "state"}
+SHARED = {"http_policy", "problems", "redaction", "settings", "state"}
 HELPERS = {
     "db": {"db_capacity", "db_faults", "db_url", "revisions"},
     "telemetry": {"telemetry_http", "telemetry_metrics", "telemetry_sdk"},

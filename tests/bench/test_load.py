@@ -3,6 +3,7 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,17 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """200 for /good, 503 for anything else, each in two pieces; /once ends the connection."""
+    """200 for /good, 503 for anything else, each in two pieces; /once ends the connection. 304 for who has a tag."""
 
     protocol_version = "HTTP/1.1"
     server: Server
 
     def do_GET(self) -> None:
+        if "If-None-Match" in self.headers:
+            self.send_response(304)
+            self.end_headers()
+            self.server.seen.append(self.path)
+            return
         self.send_response(200 if self.path == "/good" else 503)
         self.send_header("Content-Length", "4")
         self.end_headers()
@@ -55,6 +61,15 @@ def test_the_load_counts_every_answer_as_request_or_error(server: Server, path: 
     assert other == 0
 
 
+def test_the_load_counts_the_status_that_it_is_told_to(server: Server) -> None:
+    headers = {"If-None-Match": '"tag"'}
+    found = load("127.0.0.1", server.server_port, "/good", headers=headers, seconds=0.3, status=304)
+    assert found.requests == len(server.seen) > 3
+    assert found.errors == 0
+    unlike = load("127.0.0.1", server.server_port, "/good", headers=headers, seconds=0.3)
+    assert unlike.errors > unlike.requests == 0
+
+
 def test_a_connection_that_breaks_counts_and_is_not_opened_again(server: Server) -> None:
     found = load("127.0.0.1", server.server_port, "/once", connections=3, seconds=5)
     assert len(server.seen) == 3
@@ -75,6 +90,6 @@ def test_the_load_goes_to_no_other_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize("bounds", [{"connections": 257}, {"seconds": 61.0}, {"connections": 0}])
-def test_the_load_has_bounds(bounds: dict[str, int]) -> None:
+def test_the_load_has_bounds(bounds: dict[str, Any]) -> None:
     with pytest.raises(BenchError, match="exceed 256 connections and 60 s"):
         load("127.0.0.1", 80, "/", **bounds)

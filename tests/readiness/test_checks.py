@@ -64,6 +64,19 @@ SABOTAGES: dict[str, list[Sabotage]] = {
             ),
         ),
     ],
+    "caching.private": [
+        Sabotage(
+            "let platform/http_cache.py say who may keep it",
+            (Edit(f"{SRC}/platform/http_cache.py", "elif personal:", "elif False:"),),
+        ),
+    ],
+    "caching.revalidation": [
+        Sabotage("give the route an HttpPolicy", (Edit(ROUTES, '@router.get("")\n@kept\n', '@router.get("")\n'),)),
+        Sabotage(
+            "no proxy remove If-None-Match",
+            (Edit(f"{SRC}/platform/http_cache.py", 'name == b"if-none-match"', 'name == b"none"'),),
+        ),
+    ],
     "errors.problems": [
         Sabotage(
             "answer errors by platform/problems.py",

@@ -8,6 +8,7 @@ from tests.servers.alertmanager import Alertmanager
 from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
+from tests.servers.nginx import Nginx
 from tests.servers.otlp import open_collector
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import open_postgres
@@ -41,6 +42,11 @@ def secrets_manager() -> str:
         return f"moto {version('moto')} on port {server.port}"
 
 
+def nginx() -> str:
+    with Nginx("server { listen ADDRESS; return 204; }") as server:
+        return server.version
+
+
 def otlp() -> str:
     with open_collector() as collector:
         return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
@@ -65,6 +71,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
+    "NGINX": nginx,
     "OTLP receiver": otlp,
     "PgBouncer": pgbouncer,
     "PostgreSQL": postgres,

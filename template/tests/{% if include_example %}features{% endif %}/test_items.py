@@ -15,6 +15,14 @@ def test_an_item_is_created_read_changed_and_deleted(client: TestClient) -> None
     assert client.get(path).json()["code"] == "item-not-found"
 
 
+def test_who_has_an_old_copy_does_not_overwrite(client: TestClient) -> None:
+    path = f"/v1/items/{client.post('/v1/items', json={'name': 'lamp'}).json()['id']}"
+    seen = {"If-Match": client.get(path).headers["etag"]}
+    assert client.put(path, json={"name": "mine"}, headers=seen).status_code == 200
+    assert client.put(path, json={"name": "theirs"}, headers=seen).json()["code"] == "precondition-failed"
+    assert client.delete(path, headers=seen).status_code == 412
+
+
 def test_pages_follow_each_other_newest_first(client: TestClient) -> None:
     made = [client.post("/v1/items", json={"name": f"page {i}"}).json()["id"] for i in range(3)]
     first = client.get("/v1/items", params={"limit": 2}).json()

@@ -1,7 +1,7 @@
 """The platform: one room per production concern, put together by `create_app`.
 
 A room is a module. It exposes only what it needs of `Settings`, `install(app, settings)`, the hooks of the door
-(`begin`, `respond`, `finish`), `describe(schema)` for the OpenAPI document, `lifespan(app, settings)` and
+(`begin`, `respond`, `finish`), `describe(schema, app)` for the OpenAPI document, `lifespan(app, settings)` and
 `readiness(state)`.
 """
 
@@ -40,6 +40,10 @@ ROOMS = (
     "server",
     # unknown hosts, oversized bodies, response headers
     "security",
+    # entity tags, 304, who may keep what
+    "http_cache",
+    # what the CDN has to forget
+    "cdn",
     # /livez, /readyz, /version
     "health",
     # /docs and /openapi.json
@@ -101,7 +105,7 @@ class Service(FastAPI):
             schema = super().openapi()
             for room in self.rooms:
                 if hasattr(room, "describe"):
-                    room.describe(schema)
+                    room.describe(schema, self)
         return super().openapi()
 
 

@@ -1,11 +1,12 @@
 """Every error as a problem document (RFC 9457) that names the request, and never an inside of the service.
 
-ServiceError          500
-├── BadRequest        400
-├── NotFound          404
-├── Conflict          409
-├── Unprocessable     422
-└── Unavailable       503
+ServiceError            500
+├── BadRequest          400
+├── NotFound            404
+├── Conflict            409
+├── PreconditionFailed  412
+├── Unprocessable       422
+└── Unavailable         503
 """
 
 from collections.abc import Mapping
@@ -64,6 +65,13 @@ class Conflict(ServiceError):
 
     status = 409
     code = "conflict"
+
+
+class PreconditionFailed(ServiceError):
+    """What the client has seen is no longer so."""
+
+    status = 412
+    code = "precondition-failed"
 
 
 class Unprocessable(ServiceError):
@@ -158,7 +166,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         return response(500, "internal-error", "The service failed to answer; the ids find the reason in its logs.")
 
 
-def describe(schema: dict[str, Any]) -> None:
+def describe(schema: dict[str, Any], app: FastAPI) -> None:
     """Say in the OpenAPI document that each operation may answer with a problem."""
     text, number = {"type": "string"}, {"type": "integer"}
     invalid = {"type": "object", "properties": {"location": text, "message": text, "type": text}}

@@ -3,7 +3,7 @@
 Rooms do not import one another, so each can be read, replaced or removed alone.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -83,6 +83,13 @@ class Secrets(Protocol):
         """Of each lease the seconds that are left, and those that it had."""
 
 
+class Cdn(Protocol):
+    """The room `cdn`, while there is a CDN to tell."""
+
+    def purge(self, tags: Iterable[str]) -> None:
+        """Have its copies with these tags forgotten; soon, and beside the requests."""
+
+
 class ErrorReports(Protocol):
     """The room `errors`."""
 
@@ -155,6 +162,7 @@ class State:
 
     settings: RoomSettings
     draining: bool = False
+    cdn: Cdn | None = None
     database: Database | None = None
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None

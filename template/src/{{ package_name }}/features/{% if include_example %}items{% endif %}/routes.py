@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
+from ...platform.http_policy import Changes, HttpPolicy, IfMatch
 from . import service
 from .schemas import IdempotencyKey, Item, NewItem, Page
 from .store import ItemStore, open_store
@@ -13,9 +14,14 @@ router = APIRouter(prefix="/v1/items", tags=["items"])
 
 # The transaction ends before the answer is sent: what a client was told is stored.
 Store = Annotated[ItemStore, Depends(open_store, scope="function")]
+# Copies are kept and asked about each time: never old, and cheap where nothing has changed. `s_maxage=60` would let a
+# CDN answer alone; what is written is purged there by tag.
+kept = HttpPolicy(tags=("items",))
+changes = Changes("items")
 
 
 @router.get("")
+@kept
 async def list_items(
     store: Store,
     cursor: Annotated[UUID | None, Query(description="From `next` of the page before.")] = None,
@@ -26,24 +32,32 @@ async def list_items(
 
 
 @router.post("", status_code=201)
+@changes
 async def create_item(store: Store, new: NewItem, key: IdempotencyKey = None) -> Item:
     """Create an item."""
     return await service.create(store, new, key)
 
 
 @router.get("/{item_id}")
+@kept
 async def read_item(store: Store, item_id: UUID) -> Item:
     """Read one item."""
     return await service.read(store, item_id)
 
 
 @router.put("/{item_id}")
-async def update_item(store: Store, item_id: UUID, new: NewItem) -> Item:
+@changes
+async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMatch) -> Item:
     """Replace the contents of an item."""
+    if if_match:
+        if_match.check(await service.hold(store, item_id))
     return await service.replace(store, item_id, new)
 
 
 @router.delete("/{item_id}", status_code=204)
-async def delete_item(store: Store, item_id: UUID) -> None:
+@changes
+async def delete_item(store: Store, item_id: UUID, if_match: IfMatch) -> None:
     """Delete an item."""
+    if if_match:
+        if_match.check(await service.hold(store, item_id))
     await service.delete(store, item_id)

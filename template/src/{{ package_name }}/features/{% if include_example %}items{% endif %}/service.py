@@ -47,6 +47,17 @@ async def read(store: ItemStore, item_id: UUID) -> Item:
     raise ItemNotFound(item_id)
 
 
+async def hold(store: ItemStore, item_id: UUID) -> Item:
+    """One item as it is stored now; nobody else changes it before this transaction ends.
+
+    Raises:
+        ItemNotFound: There is none.
+    """
+    if item := await store.hold(item_id):
+        return item
+    raise ItemNotFound(item_id)
+
+
 async def replace(store: ItemStore, item_id: UUID, new: NewItem) -> Item:
     """Give an item new contents.
 

@@ -1,0 +1,45 @@
+"""Performance and caching: copies save work where they are right, and nobody keeps what is somebody's own."""
+
+from ..engine import Gap, NotApplicable, Probe, check
+
+PERSONAL = {"Authorization": "Bearer {marker}", "Cookie": "ready={marker}"}
+SLOW = 40.0  # seconds, so that a slow route is the business of scaling.serves alone
+
+
+@check("caching", seconds=SLOW)
+async def revalidation(probe: Probe) -> str:
+    """Who asks whether a copy is still right is not sent it again."""
+    path = _path(probe)
+    for _ in range(3):  # others may change it between two looks
+        first = await probe.client.get(path)
+        if not first.is_success:
+            raise NotApplicable(f"because {path} answered {first.status_code}, see scaling.serves")
+        tag = first.headers.get("etag")
+        if not tag:
+            raise Gap(f"{path} answered without an ETag", "give the route an HttpPolicy, see docs/caching.md")
+        again = await probe.client.get(path, headers={"If-None-Match": tag})
+        if (again.status_code, again.content) == (304, b""):
+            return f"{path} answered 304 to who has {tag}, {len(first.content)} bytes were not sent again"
+    step = "let platform/http_cache.py compare, and no proxy remove If-None-Match"
+    raise Gap(f"{path} answered {again.status_code} to who has {tag}", step)
+
+
+@check("caching", seconds=SLOW)
+async def private(probe: Probe) -> str:
+    """What somebody was given under their own name is kept by no cache that others share."""
+    path = _path(probe)
+    fresh = f"{path}{'&' if '?' in path else '?'}ready={probe.marker}"  # of which no cache has a copy yet
+    for name, value in PERSONAL.items():
+        answer = await probe.client.get(fresh, headers={name: value.format(marker=probe.marker)})
+        said = answer.headers.get("cache-control", "")
+        words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
+        if not words & {"no-store", "private"} or words & {"public", "s-maxage"}:
+            step = "let platform/http_cache.py say who may keep it, and the route nothing else"
+            raise Gap(f"{path} answered with Cache-Control: {said or 'nothing'} to a request with {name}", step)
+    return f"{path} answered with no-store or private to requests with {' or '.join(PERSONAL)}"
+
+
+def _path(probe: Probe) -> str:
+    if not probe.config.probe.read:
+        raise NotApplicable("because no route is named, see scaling.serves")
+    return probe.config.probe.read

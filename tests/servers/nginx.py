@@ -1,0 +1,105 @@
+"""NGINX, the real one: what stands between clients and the service."""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from tests.servers import packages
+from tests.servers.process import Process, free_port
+
+START_SECONDS = 10.0
+# Paths below `home`, because the built-in ones belong to the system's NGINX.
+MAIN = """
+daemon off;
+{user}
+worker_processes 1;
+pid {home}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {home}/body;
+    fastcgi_temp_path {home}/fastcgi;
+    proxy_temp_path {home}/proxy;
+    scgi_temp_path {home}/scgi;
+    uwsgi_temp_path {home}/uwsgi;
+    {http}
+}}
+"""
+
+
+def shared_cache(port: int) -> str:
+    """A cache that all clients share, before what listens on `port`; it keeps whatever nobody forbids."""
+    return f"""
+    proxy_cache_path HOME/cache keys_zone=shared:1m;
+    server {{
+        listen ADDRESS;
+        location / {{
+            proxy_pass http://127.0.0.1:{port};
+            proxy_cache shared;
+            proxy_cache_valid 200 1m;
+            proxy_cache_revalidate on;
+            proxy_ignore_headers Set-Cookie;
+            add_header X-Cache $upstream_cache_status always;
+        }}
+    }}
+    """
+
+
+class Nginx:
+    """One server, for the length of a `with`.
+
+    Args:
+        http: What stands in the block `http`; `ADDRESS` is where to listen, `HOME` a folder of its own.
+    """
+
+    def __init__(self, http: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True)
+        self.home = Path(self._folder.name)
+        self.address = f"127.0.0.1:{free_port()}"
+        self._http = http.replace("ADDRESS", self.address).replace("HOME", str(self.home))
+        self._process: Process | None = None
+
+    def __enter__(self) -> Self:
+        user = "user root;" if os.getuid() == 0 else ""  # its workers write into `home`
+        file = self.home / "nginx.conf"
+        file.write_text(MAIN.format(user=user, home=self.home, http=self._http))
+        program = packages.ensure("nginx", "nginx-light")
+        command: list[str | Path] = [program, "-p", self.home, "-e", "stderr", "-c", file]
+        self._process = Process(command, log=self.home / "nginx.log", cwd=self.home)
+        self._process.wait_until(self.answers, START_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._process:
+            self._process.stop()
+        self._folder.cleanup()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def version(self) -> str:
+        done = subprocess.run(
+            [packages.ensure("nginx", "nginx-light"), "-v"], capture_output=True, text=True, check=True
+        )
+        return done.stderr.strip().rpartition("/")[2]
+
+    def answers(self) -> bool:
+        """Whether it listens; what it says is another matter."""
+        try:
+            httpx.get(self.url, timeout=2, trust_env=False)
+        except httpx.TransportError:
+            return False
+        return True
