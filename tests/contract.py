@@ -2,6 +2,7 @@
 
 CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
+    "cache": ("redis", "memcached", "none"),
     "database": ("postgresql", "none"),
     "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
@@ -17,6 +18,7 @@ DEFAULTS = {
     "user_email": "",
     "github_user": "your-org",
     "license": "apache-2.0",
+    "cache": "redis",
     "database": "postgresql",
     "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
@@ -46,7 +48,7 @@ CONTRACT = {
 }
 # What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
 METRICS = """
-    db_client_connection_count db_client_connection_max http_server_active_requests
+    cache_breaker_open cache_requests_total db_client_connection_count db_client_connection_max http_server_active_requests
     http_server_request_duration_seconds_bucket http_server_request_duration_seconds_count
     http_server_request_duration_seconds_sum process_cpu_time_seconds_total process_event_loop_lag_seconds
     process_memory_usage_bytes process_unix_file_descriptor_count target_info
@@ -59,8 +61,7 @@ LATER = (
     ("secrets", "variable", "AWS_ENDPOINT_URL AWS_SECRETS_NAME SECRETS_BACKEND SECRETS_DIR VAULT_ADDR"),
     ("secrets", "variable", "VAULT_AUTH_METHOD VAULT_CACERT VAULT_KV_MOUNT VAULT_NAMESPACE VAULT_ROLE VAULT_ROLE_ID"),
     ("secrets", "variable", "VAULT_SECRET_ID_FILE VAULT_SECRET_PATH VAULT_TOKEN"),
-    ("caching", "question", "cache"),
-    ("caching", "variable", "CACHE_URL DB_POOLER"),
+    ("caching", "variable", "DB_POOLER"),
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
     ("backup and recovery", "command", "backup"),

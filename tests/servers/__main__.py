@@ -7,10 +7,12 @@ from importlib.metadata import version
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
+from tests.servers.memcached import Memcached
 from tests.servers.otlp import open_collector
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
+from tests.servers.redis import Redis
 
 
 def bugsink() -> str:
@@ -43,13 +45,25 @@ def alertmanager() -> str:
         return server.version
 
 
+def memcached() -> str:
+    with Memcached() as server:
+        return server.version
+
+
+def redis() -> str:
+    with Redis() as server:
+        return server.version
+
+
 SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
+    "Memcached": memcached,
     "OTLP receiver": otlp,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
+    "Redis": redis,
 }
 
 
