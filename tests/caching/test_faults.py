@@ -48,15 +48,15 @@ def full(server: Server) -> Iterator[None]:
 
 @contextmanager
 def slow(server: Server) -> Iterator[None]:
-    """It answers after a third of a second."""
+    """It answers after most of a second, in a moment that is over when the next call comes."""
     over = threading.Event()
 
     def work() -> None:
         while not over.is_set():
             server.pause()
-            time.sleep(0.35)
+            time.sleep(0.8)
             server.resume()
-            time.sleep(0.01)
+            time.sleep(0.001)
 
     thread = threading.Thread(target=work)
     thread.start()

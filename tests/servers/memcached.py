@@ -129,6 +129,14 @@ class Memcached:
         """Set a value behind the back of everybody, for a minute."""
         assert self.say(f"set {key.decode()} 0 60 {len(value)}", value) == b"STORED\r\n"
 
+    def value(self, key: bytes) -> bytes:
+        """What a key holds."""
+        return self.say(f"get {key.decode()}", end=b"END\r\n").partition(b"\r\n")[2].removesuffix(b"\r\nEND\r\n")
+
+    def remove(self, key: bytes) -> None:
+        """Throw a key out, as the server does under pressure."""
+        self.say(f"delete {key.decode()}")
+
     def flush(self) -> None:
         """Forget everything."""
         self.say("flush_all")

@@ -111,6 +111,15 @@ class Redis:
         """Set a value behind the back of everybody, for a minute."""
         self.client().set(key, value, ex=60)
 
+    def value(self, key: bytes) -> bytes:
+        """What a key holds."""
+        found: bytes = self.client().get(key)
+        return found
+
+    def remove(self, key: bytes) -> None:
+        """Throw a key out, as the server does under pressure."""
+        self.client().delete(key)
+
     def flush(self) -> None:
         """Forget everything."""
         self.client().flushall()
