@@ -1,4 +1,4 @@
-"""The service with a laboratory: a source that can be slow or fail, behind each kind of policy, on real cache servers."""
+"""The service with a laboratory: a source that can be slow or fail, behind each kind of policy, on real servers."""
 
 import asyncio
 import time
@@ -43,8 +43,15 @@ POLICIES = {
     "mine": CachePolicy("mine", Thing, seconds=60, private=True),
     "plain": CachePolicy("plain", Thing, seconds=60),
 }
+FAILURES = {"gone": NotFound("gone"), "away": Unavailable("away"), "broken": RuntimeError("broken")}
 source: dict[str, Any] = {"ms": 0, "fails": "", "version": 1}
 calls: list[str] = []
+
+
+@router.get("/direct/{key}")
+async def direct(key: str) -> Thing:
+    await asyncio.sleep(source["ms"] / 1000)
+    return Thing(key=key, version=source["version"])
 
 
 @router.get("/get/{policy}/{key}")
@@ -54,7 +61,7 @@ async def get(request: Request, policy: str, key: str, principal: str | None = N
         found = Thing(key=key, version=source["version"], owner=principal)
         await asyncio.sleep(source["ms"] / 1000)
         if source["fails"]:
-            raise {"gone": NotFound("gone"), "away": Unavailable("away"), "broken": RuntimeError("broken")}[source["fails"]]
+            raise FAILURES[source["fails"]]
         return found
 
     cache = state_of(request.app).cache
@@ -165,7 +172,9 @@ def lab(
     made = project.variant(folder / "sick", *edits) if edits else project
     url = {"CACHE_URL": server.url()} if server else {}
     settings = {"ENVIRONMENT": "staging", "LOG_FORMAT": "json", "SHUTDOWN_DRAIN_SECONDS": "0", **url}
-    with made.serve(folder / "run", settings | {"DATABASE_URL": f"sqlite:///{folder}/x.db"} | dict(env or {})) as served:
+    with made.serve(
+        folder / "run", settings | {"DATABASE_URL": f"sqlite:///{folder}/x.db"} | dict(env or {})
+    ) as served:
         yield Lab(served, server)
 
 

@@ -29,7 +29,7 @@ def redis() -> Iterator[Redis]:
 def entries(made: Lab, policy: str) -> list[bytes]:
     """The keys of the values of a policy."""
     assert made.server
-    return [key for key in made.server.keys() if f":{policy}:".encode() in key]
+    return [key for key in made.server.names() if f":{policy}:".encode() in key]
 
 
 GARBAGE = [
@@ -60,10 +60,8 @@ def test_garbage_counts_as_absent(running: Lab) -> None:
 
 def test_garbage_that_stays_is_noticed(projects: dict[str, Project], tmp_path: Path, redis: Redis) -> None:
     edit = Edit(f"{CACHE}/entries.py", "except (TypeError, ValueError)", "except TypeError")
-    with lab(projects["redis"], tmp_path, redis, edit) as made:
-        made.wait(lambda: made.hits("warm"))
-        with pytest.raises(AssertionError):
-            test_garbage_counts_as_absent(made)
+    with lab(projects["redis"], tmp_path, redis, edit) as made, pytest.raises(ValueError, match="not enough values"):
+        test_garbage_counts_as_absent(made)  # not even a new value is kept
 
 
 def outlives_its_token(made: Lab) -> None:
@@ -74,7 +72,7 @@ def outlives_its_token(made: Lab) -> None:
     (key,) = entries(made, "plain")
     old = made.server.value(key)
     made.forget()
-    for token in [each for each in made.server.keys() if b":tag:" in each]:
+    for token in [each for each in made.server.names() if b":tag:" in each]:
         made.server.remove(token)
     made.server.put(key, old)
     made.get("evicted")
@@ -125,7 +123,7 @@ def test_two_users_never_see_each_others_value(running: Lab) -> None:
 
 def test_a_private_value_without_its_principal_is_an_error(running: Lab) -> None:
     assert running.service.client.get("/lab/get/mine/account").status_code == 500
-    assert running.lines("say whose, by `principal`")
+    running.wait(lambda: "values of 'mine' are private: say whose" in running.service.log)
 
 
 def test_a_key_without_the_principal_is_noticed(projects: dict[str, Project], tmp_path: Path, redis: Redis) -> None:
@@ -165,10 +163,10 @@ def test_an_invalidation_that_does_nothing_is_noticed(
 def slow_load(made: Lab, other: Lab) -> None:
     """A load begins before a write and ends after it, in another process: the old value must not come back."""
     for each in (made, other):
-        each.source(version=1, ms=600)
+        each.source(version=1, ms=1500)
     thread = threading.Thread(target=made.get, args=("late",))
     thread.start()
-    time.sleep(0.3)
+    made.wait(lambda: made.calls("late") == 1)
     for each in (made, other):
         each.source(version=2, ms=0)
     other.forget()
@@ -220,30 +218,29 @@ def ask(made: Lab, collector: Collector, path: str, sampled: bool = True) -> lis
 def test_each_call_is_one_client_span_and_each_value_counts_once(
     projects: dict[str, Project], tmp_path: Path, collector: Collector, kind: type[Redis | Memcached]
 ) -> None:
-    with kind() as server:
-        with watched(projects[kind.scheme], tmp_path, server, collector) as made:
-            collector.wait_until(lambda: count(collector)["hit"] > 0)
-            time.sleep(0.5)
-            before = count(collector)
-            miss = ask(made, collector, "/lab/get/plain/s3cr3t")
-            assert [span.name for span in miss] == ["cache get plain", "cache set plain"]
-            (hit,) = ask(made, collector, "/lab/get/plain/s3cr3t")
-            assert hit.attributes["cache.result"] == "hit"
-            assert hit.attributes["db.system.name"] == kind.scheme
-            assert hit.parent_id in {span.span_id for span in collector.server_spans()}
-            assert not any("s3cr3t" in str(span.attributes.values()) for span in (*miss, hit))
-            assert ask(made, collector, "/lab/get/plain/s3cr3t", sampled=False) == []
-            wanted = {**before, "hit": before["hit"] + 2, "miss": before["miss"] + 1}
-            collector.wait_until(lambda: count(collector) == wanted)
-            assert [point.value for point in collector.named("cache.breaker.open")] == [0]
-            server.pause()
-            (failed,) = ask(made, collector, "/lab/get/plain/other")
-            assert failed.error
-            for number in range(20):
-                made.get(f"away-{number}")
-            collector.wait_until(lambda: [p.value for p in collector.named("cache.breaker.open")] == [1])
-            server.resume()
-            collector.wait_until(lambda: [p.value for p in collector.named("cache.breaker.open")] == [0])
+    with kind() as server, watched(projects[kind.scheme], tmp_path, server, collector) as made:
+        collector.wait_until(lambda: count(collector).get("hit", 0) > 0)
+        time.sleep(0.5)
+        before = count(collector)
+        miss = ask(made, collector, "/lab/get/plain/s3cr3t")
+        assert [span.name for span in miss] == ["cache get plain", "cache set plain"]
+        (hit,) = ask(made, collector, "/lab/get/plain/s3cr3t")
+        assert hit.attributes["cache.result"] == "hit"
+        assert hit.attributes["db.system.name"] == kind.scheme
+        assert hit.parent_id in {span.span_id for span in collector.server_spans()}
+        assert not any("s3cr3t" in str(span.attributes.values()) for span in (*miss, hit))
+        assert ask(made, collector, "/lab/get/plain/s3cr3t", sampled=False) == []
+        wanted = {**before, "hit": before["hit"] + 2, "miss": before["miss"] + 1}
+        collector.wait_until(lambda: count(collector) == wanted)
+        assert [point.value for point in collector.named("cache.breaker.open")] == [0]
+        server.pause()
+        (failed,) = ask(made, collector, "/lab/get/plain/other")
+        assert failed.error
+        for number in range(20):
+            made.get(f"away-{number}")
+        collector.wait_until(lambda: [p.value for p in collector.named("cache.breaker.open")] == [1])
+        server.resume()
+        collector.wait_until(lambda: [p.value for p in collector.named("cache.breaker.open")] == [0])
 
 
 def count(collector: Collector) -> dict[str, int]:

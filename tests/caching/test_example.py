@@ -73,7 +73,11 @@ def test_a_write_is_read_by_every_instance_after_its_commit(
             "        self.changed.add(_tag(item_id))\n        statement",
             "        await self.cache.invalidate(_tag(item_id))\n        statement",
         ),
-        Edit(STORE, "return await self.cache.get_or_load(ITEM, str(item_id), load, tags=[_tag(item_id)])", "return await load()"),
+        Edit(
+            STORE,
+            "return await self.cache.get_or_load(ITEM, str(item_id), load, tags=[_tag(item_id)])",
+            "return await load()",
+        ),
     ],
     ids=["dropped", "before the commit", "no cache"],
 )
@@ -89,7 +93,10 @@ def test_a_known_item_is_read_while_the_database_is_away(
 ) -> None:
     from tests.servers.postgres import open_postgres
 
-    with open_postgres() as own, lab(projects["redis"], tmp_path, redis, env=migrated(projects["redis"], own.url())) as made:
+    with (
+        open_postgres() as own,
+        lab(projects["redis"], tmp_path, redis, env=migrated(projects["redis"], own.url())) as made,
+    ):
         made.wait(lambda: made.hits("warm"))
         item = made.service.client.post("/v1/items", json={"name": "known"}).json()
         path = f"/v1/items/{item['id']}"

@@ -143,7 +143,7 @@ def test_freshness_is_spread(projects: dict[str, Project], tmp_path: Path, redis
         begun = time.time()
         for number in range(30):
             made.get(f"spread-{number}")
-        entries = [redis.client().get(key) for key in redis.keys() if b":plain:" in key]
+        entries = [redis.client().get(key) for key in redis.names() if b":plain:" in key]
         left = [json.loads(entry.partition(b"\n")[0])[0] - begun for entry in entries]
     assert len(left) == 30
     assert 54 <= min(left) < 58 < 62 < max(left) < 68

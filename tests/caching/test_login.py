@@ -40,7 +40,8 @@ def install(app: FastAPI, settings: Any) -> None:
 def works_with_its_password(project: Project, folder: Path, server: Redis | Memcached) -> None:
     """One that is wrong at first, then the right one, then a rotated one."""
     made_of = project.variant(
-        folder / "rotating", Edit("src/my_service/platform/__init__.py", '    "cache",\n', '    "cache",\n    "told",\n')
+        folder / "rotating",
+        Edit("src/my_service/platform/__init__.py", '    "cache",\n', '    "cache",\n    "told",\n'),
     )
     (made_of.root / "src/my_service/platform/told.py").write_text(SECRETS)
     with lab(made_of, folder, server, env={"CACHE_URL": server.url("app:s3cr3t-wrong@")}) as made:
@@ -52,9 +53,9 @@ def works_with_its_password(project: Project, folder: Path, server: Redis | Memc
         made.wait(lambda: made.hits("right"))
         if isinstance(server, Redis):
             admin = server.client("app:s3cr3t-one@")
-            admin.acl_setuser("app", passwords=["+s3cr3t-two"])
+            admin.acl_setuser("app", enabled=True, passwords=["+s3cr3t-two"])
             rotate(made, server, "app:s3cr3t-two@")
-            admin.acl_setuser("app", passwords=["-s3cr3t-one"])
+            admin.acl_setuser("app", enabled=True, passwords=["-s3cr3t-one"])
             for client in admin.client_list():
                 if client["user"] == "app" and client["id"] != str(admin.client_id()):
                     admin.client_kill_filter(_id=client["id"])
@@ -69,7 +70,6 @@ def works_with_its_password(project: Project, folder: Path, server: Redis | Memc
 
 def rotate(made: Lab, server: Redis | Memcached, login: str) -> None:
     assert made.service.client.post("/rotate", params={"url": server.url(login)}).status_code == 200
-
 
 
 def test_redis_takes_a_rotated_password_without_a_restart(projects: dict[str, Project], tmp_path: Path) -> None:

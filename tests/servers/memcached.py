@@ -76,7 +76,20 @@ class Memcached:
     def start(self) -> None:
         """Start, and return once it answers."""
         program = packages.ensure("memcached", "memcached")
-        command = [program, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-M", "-m", "2", "-f", "10"]
+        command: list[str | Path] = [
+            program,
+            "-l",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "0",
+            "-M",
+            "-m",
+            "2",
+            "-f",
+            "10",
+        ]
         self._process = Process([*command, *self._options], log=self.log, user=self._user)
         self._process.wait_until(self.answers, START_SECONDS)
 
@@ -120,7 +133,7 @@ class Memcached:
         """Make room again."""
         self.flush()
 
-    def keys(self) -> list[bytes]:
+    def names(self) -> list[bytes]:
         """All keys."""
         dump = self.say("lru_crawler metadump all", end=b"END\r\n")
         return [unquote(key).encode() for key in re.findall(r"^key=(\S+)", dump.decode(), re.M)]

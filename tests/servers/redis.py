@@ -102,7 +102,7 @@ class Redis:
         """Make room again."""
         self.client().config_set("maxmemory", "0")
 
-    def keys(self) -> list[bytes]:
+    def names(self) -> list[bytes]:
         """All keys."""
         found: list[bytes] = self.client().keys("*")
         return found
