@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -20,22 +20,19 @@ from pydantic import AfterValidator, SecretStr
 from ..settings import OrOff, RealInProduction, RoomSettings, part
 from ..state import state_of
 from .backend import Backend
-from .memory import Memory
 from .readthrough import ReadThrough
 
-SERVERS = {"memcached": "memcached", "redis": "redis", "rediss": "redis"}  # which module speaks to which address
+# Which module keeps what an address says; a server's has to be there.
+BACKENDS = {"memory": "memory", "memcached": "memcached", "redis": "redis", "rediss": "redis"}
 
 
 def _known(url: SecretStr) -> SecretStr:
-    kinds = [scheme for scheme, module in SERVERS.items() if find_spec(f".{module}", __package__)]
-    try:
+    here = [kind for kind, module in BACKENDS.items() if find_spec(f".{module}", __package__)]
+    with suppress(ValueError):  # of a port that is none: its message would show what was typed
         parsed = urlsplit(url.get_secret_value())
-        fits = parsed.scheme in ("memory", "null") or (parsed.scheme in kinds and parsed.hostname and parsed.port != 0)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError("type " + "".join(f"{kind}://host:port, " for kind in kinds) + "memory:// or off")
-    return url
+        if parsed.scheme in ("memory", "null") or (parsed.scheme in here and parsed.hostname and parsed.port != 0):
+            return url
+    raise ValueError(f"type an address that begins with {':// or '.join(here)}://, or off")
 
 
 class Settings(RoomSettings):
@@ -49,11 +46,7 @@ class Settings(RoomSettings):
 
 
 def _backend(url: str) -> Backend:
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        return Memory()
-    found: Backend = import_module(f".{SERVERS[scheme]}", __package__).Server(url)
-    return found
+    return cast(Backend, import_module(f".{BACKENDS[urlsplit(url).scheme]}", __package__).Server(url))
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
@@ -79,11 +72,10 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
         "cache.breaker.open", [lambda _: [Observation(int(breaker.open))]], "", "1 while the cache is away."
     )
 
-    async def rotate(url: str) -> None:
-        await cache.move(_backend(_known(SecretStr(url)).get_secret_value()))
-
     if state.secrets:
-        state.secrets.on_change("cache_url", rotate)
+        state.secrets.on_change(
+            "cache_url", lambda url: cache.move(_backend(_known(SecretStr(url)).get_secret_value()))
+        )
     breaker.trip()  # until the first probe has opened connections: a cache that is away does not hold up the start
     watching = asyncio.create_task(breaker.watch(cache.probe))
     yield

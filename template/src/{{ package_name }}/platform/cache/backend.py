@@ -7,7 +7,7 @@ from typing import Protocol
 class Backend(Protocol):
     """Keeps bytes by their keys. Every method may raise anything, and may be given up by the caller."""
 
-    system: str  # `db.system.name` of OpenTelemetry; empty inside the process
+    system: str  # `db.system.name` of OpenTelemetry; `memory` is inside the process
 
     async def start(self) -> None:
         """Open connections, or open them anew."""

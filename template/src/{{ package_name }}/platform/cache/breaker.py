@@ -38,7 +38,6 @@ class Breaker:
 
     async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
         """Probe whenever something is wrong, until cancelled; one line of the log when it opens, one when it closes."""
-        log = structlog.get_logger("cache")
         while True:
             await self.look.wait()
             failures = 0
@@ -52,9 +51,9 @@ class Breaker:
                     failures += 1
                     if failures == CONFIRM:
                         self.tripped = self.open = True
-                        log.warning("cache is away", reason=f"{type(error).__name__}: {error}")
+                        structlog.get_logger("cache").warning("cache is away", reason=repr(error))
             if self.open:
-                log.info("cache is back")
+                structlog.get_logger("cache").info("cache is back")
             self.tripped = self.open = False
             self.recent.clear()
             self.look.clear()

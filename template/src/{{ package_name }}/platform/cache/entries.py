@@ -7,15 +7,14 @@ import hashlib
 import random
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import orjson
 from pydantic import TypeAdapter
 
-from ..state import CachePolicy
-
-T = TypeVar("T")
+from ..state import CachePolicy, T
 
 
 @dataclass(slots=True)
@@ -54,13 +53,11 @@ class Entries:
     def read(self, policy: CachePolicy[T], entry: bytes | None, tokens: list[str]) -> Seen[T]:
         """Read an entry; one that is none of ours, or was made before an invalidation, counts as absent."""
         about, _, body = (entry or b"").partition(b"\n")
-        try:
+        with suppress(TypeError, ValueError):
             until, *then = orjson.loads(about)
             if then == tokens:
                 value = self._kind(policy)[1].validate_json(body)
                 return Seen("hit" if time.time() < until else "miss", tokens, value)
-        except (TypeError, ValueError):
-            pass
         return Seen("miss", tokens)
 
     def _kind(self, policy: CachePolicy[T]) -> tuple[str, TypeAdapter[T]]:

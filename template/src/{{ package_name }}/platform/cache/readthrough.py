@@ -11,14 +11,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 
 from ..problems import ServiceError
-from ..state import CachePolicy, Load, current
+from ..state import CachePolicy, Load, T, current
 from .backend import Backend
 from .breaker import CALL, Breaker
 from .entries import Entries, Seen, new_token
@@ -30,7 +30,6 @@ LOCK = 5  # seconds for which one process may keep the others waiting
 MOST = 1_000  # invalidations on hold; with one more, everything is forgotten instead
 POLL = 0.05  # seconds between two looks for what another process loads
 TOKEN = 7 * 86_400  # seconds that a token is kept
-T = TypeVar("T")
 
 
 class ReadThrough:
@@ -61,8 +60,8 @@ class ReadThrough:
             all_tags = {EVERYTHING, *tags}
             self.flights[name] = asyncio.create_task(self._fly(policy, name, load, sorted(all_tags))), all_tags
             self.flights[name][0].add_done_callback(lambda task: self._landed(name, task))
-        value: T | None = await asyncio.shield(self.flights[name][0])  # who goes away takes nothing from the others
-        return value
+        # shielded: who goes away takes nothing from the others
+        return cast(T | None, await asyncio.shield(self.flights[name][0]))
 
     async def invalidate(self, *tags: str) -> None:
         """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
@@ -73,7 +72,7 @@ class ReadThrough:
             if not carried.isdisjoint(held):
                 del self.flights[name]
         if held and not self.breaker.tripped:
-            async with self._call("invalidate"):
+            async with self._call("invalidate", "tags"):
                 await self._renew(held)
         if mark in self.held.values():
             self.breaker.look.set()  # the next probe that is answered makes up for it
@@ -81,8 +80,7 @@ class ReadThrough:
     async def probe(self) -> None:
         """Ask whether the server is of use: it keeps what it is given, and has heard of every invalidation."""
         await self.backend.start()
-        token = new_token()
-        key = self.entries.tag(f"probe {token!r}")
+        key, token = self.entries.tag(f"probe {new_token()!r}"), new_token()
         await self.backend.set({key: token}, 10)
         if await self.backend.get([key]) != [token]:
             raise ConnectionError("it does not keep what it is given")
@@ -95,10 +93,9 @@ class ReadThrough:
         await asyncio.sleep(2 * CALL)  # calls that are under way end
         await old.close()
 
-    def observe(self, options: CallbackOptions) -> Iterable[Observation]:
+    def observe(self, options: CallbackOptions) -> list[Observation]:
         """Tell OpenTelemetry how often values were asked for, and where they came from."""
-        for (policy, result), count in list(self.counts.items()):
-            yield Observation(count, {"cache.policy": policy, "cache.result": result})
+        return [Observation(n, {"cache.policy": p, "cache.result": r}) for (p, r), n in list(self.counts.items())]
 
     async def _fly(self, policy: CachePolicy[T], name: str, load: Load[T], tags: list[str]) -> T | None:
         seen, turn = await self._look(policy, name, tags), False
@@ -165,7 +162,7 @@ class ReadThrough:
                 del self.held[tag]
 
     @asynccontextmanager
-    async def _call(self, operation: str, policy: str = "") -> AsyncIterator[Span]:
+    async def _call(self, operation: str, policy: str) -> AsyncIterator[Span]:
         """Bound one call of the server, tell the breaker, and go on without what failed."""
         with self._span(operation, policy) as span:
             try:
@@ -183,10 +180,6 @@ class ReadThrough:
         exchange, system = current.get(), self.backend.system
         if not (exchange and exchange.sampled):
             return nullcontext(INVALID_SPAN)
-        attributes = {"cache.policy": policy, "db.operation.name": operation} | (
-            {"db.system.name": system} if system else {}
-        )
-        kind = SpanKind.CLIENT if system else SpanKind.INTERNAL
-        return self.tracer.start_as_current_span(
-            f"cache {operation} {policy}".rstrip(), kind=kind, attributes=attributes
-        )
+        about = {"cache.policy": policy, "db.operation.name": operation, "db.system.name": system}
+        kind = SpanKind.INTERNAL if system == "memory" else SpanKind.CLIENT
+        return self.tracer.start_as_current_span(f"cache {operation} {policy}", kind=kind, attributes=about)
