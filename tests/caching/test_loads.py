@@ -120,8 +120,8 @@ def test_an_old_value_stands_in_for_a_source_that_fails(running: Lab) -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        Edit(THROUGH, "if seen.value is None or answer:", "if True:"),
-        Edit(THROUGH, "if seen.value is None or answer:", "if seen.value is None:"),
+        Edit(THROUGH, "if seen.value is None or (", "if True or ("),
+        Edit(THROUGH, "error.status < 500", "False"),
         Edit(f"{CACHE}/entries.py", "if then == tokens:", "if True:"),
     ],
     ids=["never", "for a 404", "after its invalidation"],

@@ -56,8 +56,8 @@ class Entries:
         with suppress(TypeError, ValueError):
             until, *then = orjson.loads(about)
             if then == tokens:
-                value = self._kind(policy)[1].validate_json(body)
-                return Seen("hit" if time.time() < until else "miss", tokens, value)
+                found = "hit" if time.time() < until else "miss"
+                return Seen(found, tokens, self._kind(policy)[1].validate_json(body))
         return Seen("miss", tokens)
 
     def _kind(self, policy: CachePolicy[T]) -> tuple[str, TypeAdapter[T]]:

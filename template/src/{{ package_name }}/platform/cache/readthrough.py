@@ -47,7 +47,6 @@ class ReadThrough:
         self.flights: dict[str, tuple[asyncio.Task[Any], set[str]]] = {}
         self.held: dict[str, object] = {}  # tags whose invalidation has not arrived: nobody asks for their values
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.tracer = trace.get_tracer(__name__)
 
     async def get_or_load(
         self, policy: CachePolicy[T], key: str, load: Load[T], *, tags: Iterable[str] = (), principal: str | None = None
@@ -71,11 +70,13 @@ class ReadThrough:
         for name, (_, carried) in list(self.flights.items()):
             if not carried.isdisjoint(held):
                 del self.flights[name]
-        if held and not self.breaker.tripped:
-            async with self._call("invalidate", "tags"):
-                await self._renew(held)
-        if mark in self.held.values():
-            self.breaker.look.set()  # the next probe that is answered makes up for it
+        try:
+            if held and not self.breaker.tripped:
+                async with self._call("invalidate", "tags"):
+                    await self._renew(held)
+        finally:  # also where the request is cancelled
+            if mark in self.held.values():
+                self.breaker.look.set()  # the next probe that is answered makes up for it
 
     async def probe(self) -> None:
         """Ask whether the server is of use: it keeps what it is given, and has heard of every invalidation."""
@@ -113,9 +114,8 @@ class ReadThrough:
                         await self.backend.set({name: entry}, math.ceil(policy.seconds * 1.1 + policy.stale_seconds))
             return value
         except Exception as error:
-            answer = isinstance(error, ServiceError) and error.status < 500  # such as 404: the source works
-            if seen.value is None or answer:
-                raise
+            if seen.value is None or (isinstance(error, ServiceError) and error.status < 500):
+                raise  # such as 404: the source works
             seen.result = "stale"
             return seen.value
         finally:
@@ -175,11 +175,11 @@ class ReadThrough:
             else:
                 self.breaker.note(True)
 
-    def _span(self, operation: str, policy: str) -> Any:
+    def _span(self, verb: str, what: str) -> Any:
         """One span where the request is sampled, else not even the question; keys stay out, they may hold anything."""
         exchange, system = current.get(), self.backend.system
         if not (exchange and exchange.sampled):
             return nullcontext(INVALID_SPAN)
-        about = {"cache.policy": policy, "db.operation.name": operation, "db.system.name": system}
+        about = {"cache.policy": what, "db.operation.name": verb, "db.system.name": system}
         kind = SpanKind.INTERNAL if system == "memory" else SpanKind.CLIENT
-        return self.tracer.start_as_current_span(f"cache {operation} {policy}", kind=kind, attributes=about)
+        return trace.get_tracer(__name__).start_as_current_span(f"cache {verb} {what}", kind=kind, attributes=about)
