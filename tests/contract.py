@@ -2,6 +2,7 @@
 
 CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
+    "cache": ("redis", "memcached", "none"),
     "database": ("postgresql", "none"),
     "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
@@ -18,6 +19,7 @@ DEFAULTS = {
     "user_email": "",
     "github_user": "your-org",
     "license": "apache-2.0",
+    "cache": "redis",
     "database": "postgresql",
     "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
@@ -50,8 +52,8 @@ CONTRACT = {
 ANSWERED = {"AWS_ENDPOINT_URL AWS_SECRETS_NAME": {"secrets_manager": "aws"}}
 # What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
 METRICS = """
-    db_client_connection_count db_client_connection_max http_server_active_requests
-    http_server_request_duration_seconds_bucket http_server_request_duration_seconds_count
+    cache_breaker_open cache_requests_total db_client_connection_count db_client_connection_max
+    http_server_active_requests http_server_request_duration_seconds_bucket http_server_request_duration_seconds_count
     http_server_request_duration_seconds_sum process_cpu_time_seconds_total process_event_loop_lag_seconds
     process_memory_usage_bytes process_unix_file_descriptor_count target_info
 """
@@ -61,8 +63,6 @@ LEASES = "secrets_lease_duration_seconds secrets_lease_remaining_seconds"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Promised and not built: the area that builds it, the kind, the names. What gets built leaves this list.
 LATER = (
-    ("caching", "question", "cache"),
-    ("caching", "variable", "CACHE_URL"),
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
     ("backup and recovery", "command", "backup"),

@@ -19,6 +19,7 @@ PARTS = ("copier.yml", "includes", "template")
 START_SECONDS = 30.0
 # What a developer's shell may hold and a service under test must not see.
 FOREIGN = (
+    "CACHE_URL",
     "DATABASE_URL",
     "ENVIRONMENT",
     "MAKEFLAGS",

@@ -100,6 +100,10 @@ def memory(before: int, after: int) -> Series:
     return {series: f"{before}x288 {after}x288"}
 
 
+def breaker(values: str) -> Series:
+    return {name("cache_breaker_open", job="my-service", instance="b"): values}
+
+
 def loop(seconds: float) -> Series:
     return {name("process_event_loop_lag_seconds", job="my-service", instance="b"): f"{seconds}x60"}
 
@@ -161,6 +165,8 @@ SCENARIOS = {
     "certificate of a month": quiet(certificate(30), at=90),
     "certificate of ten days": firing(certificate(10), at=90, alerts="CertificateExpiresSoon"),
     "certificate of a day": firing(certificate(1), at=90, alerts="CertificateExpiresSoon CertificateExpiresNow"),
+    "cache away": firing(breaker("1x60"), alerts="CacheAway"),
+    "cache back": quiet(breaker("1x7 0x60")),
     "pool half full": quiet(pool(5)),
     "pool full": firing(pool(10), alerts="DatabasePoolSaturated"),
     "loop lags a little": quiet(loop(0.05)),

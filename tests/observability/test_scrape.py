@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -43,6 +44,7 @@ def scraped(project: Project, folder: Path) -> Iterator[Prometheus]:
         while time.monotonic() - begun < 4:
             service.client.get("/v1/items")
             service.client.get("/nowhere")
+            service.client.get(f"/v1/items/{UUID(int=1)}")
             time.sleep(0.02)
         yield prometheus
 

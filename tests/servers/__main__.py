@@ -8,12 +8,14 @@ from tests.servers.alertmanager import Alertmanager
 from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
+from tests.servers.memcached import Memcached
 from tests.servers.nginx import Nginx
 from tests.servers.otlp import open_collector
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
+from tests.servers.redis import Redis
 from tests.servers.vault import Vault
 
 
@@ -67,15 +69,27 @@ def vault() -> str:
         return f"our own on {server.url}, driven by hvac {version('hvac')}"
 
 
+def memcached() -> str:
+    with Memcached() as server:
+        return server.version
+
+
+def redis() -> str:
+    with Redis() as server:
+        return server.version
+
+
 SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
+    "Memcached": memcached,
     "NGINX": nginx,
     "OTLP receiver": otlp,
     "PgBouncer": pgbouncer,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
+    "Redis": redis,
     "Secrets Manager": secrets_manager,
     "Vault stand-in": vault,
 }

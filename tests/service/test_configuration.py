@@ -10,6 +10,7 @@ from tests.projects import Edit, Project
 pytestmark = pytest.mark.servers
 SECRET = "hunter2-s3cret"
 REAL = {
+    "CACHE_URL": "off",
     "ENVIRONMENT": "production",
     "DATABASE_URL": f"postgresql://app:{SECRET}@127.0.0.1:1/orders",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "off",
@@ -38,10 +39,22 @@ def refused(project: Project, env: dict[str, str], command: str = "serve") -> li
     [
         (
             {"ENVIRONMENT": "production"},
-            ["DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "SECRETS_BACKEND", "SENTRY_DSN", "TRUSTED_HOSTS"],
+            [
+                "CACHE_URL",
+                "DATABASE_URL",
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "SECRETS_BACKEND",
+                "SENTRY_DSN",
+                "TRUSTED_HOSTS",
+            ],
         ),
         ({**REAL, "SECRETS_BACKEND": ""}, ["SECRETS_BACKEND"]),
         ({**REAL, "SECRETS_BACKEND": SECRET}, ["SECRETS_BACKEND"]),
+        ({**REAL, "CACHE_URL": "memory://"}, ["CACHE_URL"]),
+        ({**REAL, "CACHE_URL": "null://"}, ["CACHE_URL"]),
+        ({"CACHE_URL": f"redis://:{SECRET}"}, ["CACHE_URL"]),
+        ({"CACHE_URL": f"redis://app:{SECRET}@host:port"}, ["CACHE_URL"]),
+        ({"CACHE_URL": f"memcached://app:{SECRET}@host:11211"}, ["CACHE_URL"]),
         ({**REAL, "DATABASE_URL": ""}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": "sqlite:///./local.db"}, ["DATABASE_URL"]),
         ({**REAL, "DATABASE_URL": "postgresql://app:change-me@db.acme.test/x"}, ["DATABASE_URL"]),
@@ -142,7 +155,8 @@ def test_real_settings_are_served(project: Project, tmp_path: Path) -> None:
 
 def test_a_service_without_a_database_needs_none(bare_project: Project, tmp_path: Path) -> None:
     assert refused(
-        bare_project, {"ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off", "SENTRY_DSN": "off"}
+        bare_project,
+        {"CACHE_URL": "off", "ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off", "SENTRY_DSN": "off"},
     ) == ["SECRETS_BACKEND", "TRUSTED_HOSTS"]
     with bare_project.serve(tmp_path, {**REAL, "DATABASE_URL": ""}) as service:
         assert service.client.get("/readyz").status_code == 200

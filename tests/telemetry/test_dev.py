@@ -189,3 +189,19 @@ def test_it_shows_the_last_readiness_report(project: Project, serve: Serve, brow
 def test_the_room_stays_small() -> None:
     text = (ROOT / "template/src/{{ package_name }}/platform/dev.py").read_text()
     assert len(text.splitlines()) <= 250
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_it_shows_what_came_from_the_cache(
+    project: Project, browser: Browser, serve: Serve, tmp_path: Path, known: bool
+) -> None:
+    edit = Edit("src/my_service/platform/cache/readthrough.py", 'set_attribute("cache.result"', 'set_attribute("other"')
+    with serve(project if known else project.variant(tmp_path / "sick", edit)) as service:
+        item = service.client.post("/v1/items", json={"name": "lamp"}).json()
+        for _ in range(2):
+            service.client.get(f"/v1/items/{item['id']}")
+        with opened(browser, service) as page:
+            again = page.locator("details", has_text=item["id"]).first
+            again.locator("summary").click()
+            again.locator(".span", has_text="cache get item").wait_for()
+            assert again.locator(".span", has_text="cache get item: hit").count() == known

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections import Counter
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -27,6 +28,8 @@ FROZEN = {
     (DURATION, "s", "histogram", frozenset({METHOD, STATUS, "url.scheme"})),
     (DURATION, "s", "histogram", frozenset({METHOD, ROUTE, STATUS, "url.scheme", "error.type"})),
     ("http.server.active_requests", "{request}", "up_down_sum", frozenset({METHOD, "url.scheme"})),
+    ("cache.breaker.open", "", "gauge", frozenset()),
+    ("cache.requests", "{request}", "sum", frozenset({"cache.policy", "cache.result"})),
     ("process.cpu.time", "s", "sum", frozenset({"cpu.mode"})),
     ("process.memory.usage", "By", "up_down_sum", frozenset()),
     ("process.unix.file_descriptor.count", "{file_descriptor}", "up_down_sum", frozenset()),
@@ -107,7 +110,7 @@ def shapes(points: list[Point]) -> set[tuple[str, str, str, frozenset[str]]]:
 
 
 def test_names_units_and_attributes_are_the_frozen_ones_and_no_others(watched: Watched) -> None:
-    for path in ("/watch/plain/a", "/watch/boom", "/nowhere"):
+    for path in ("/watch/plain/a", "/watch/boom", "/nowhere", f"/v1/items/{UUID(int=1)}"):
         watched.ask(path)
     watched.collector.wait_until(lambda: len(shapes(list(watched.collector.points.values()))) >= len(FROZEN))
     assert shapes(list(watched.collector.points.values())) == FROZEN
@@ -205,6 +208,7 @@ def test_prometheus_needs_no_collector(kinds: dict[str, Project], tmp_path: Path
     env = {
         "OTEL_METRICS_EXPORTER": "prometheus",
         "METRICS_PORT": str(free_port()),
+        "CACHE_URL": "off",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "off",
     }
     with watch(kinds["contrib"], tmp_path, collector, **env) as watched:

@@ -56,6 +56,8 @@ ROOMS = (
     "db",
     # a retried POST happens once
     "idempotency",
+    # values that are dear to make, kept for a while
+    "cache",
 )
 REQUIRED = {"health", "logs", "problems", "security", "server"}
 ROOM_DEADLINE = 10  # seconds for one room to open or to close

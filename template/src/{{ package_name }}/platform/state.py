@@ -7,14 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
+import orjson
 from fastapi import FastAPI
 from starlette.types import Scope
 
 from .settings import RoomSettings
 
 Json = Mapping[str, Any]
+T = TypeVar("T")
 # Asked every few seconds, by address, by whoever starts and balances: neither traffic nor news.
 PROBES = {"/livez", "/readyz"}
 # Asked as often; also by an open page of a developer, who wants to read the log beside it.
@@ -48,6 +50,79 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Give all connections back."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CachePolicy(Generic[T]):
+    """How values of one kind are cached: a constant of the feature that they belong to.
+
+    Args:
+        name: In keys, metrics and spans, as in `item`.
+        kind: What a value is: all that pydantic writes as JSON and reads again. Another shape means other keys, so
+            that old and new code, side by side in a release, never read each other's values.
+        seconds: How long a value is fresh, give or take a tenth: not all of them end at once.
+        stale_seconds: How much longer it may stand in while its source fails.
+        private: Whether a value belongs to one principal. Then each call has to say whose it is.
+        lock: Whether one process at a time asks the source, and the others wait for its value.
+    """
+
+    name: str
+    kind: type[T]
+    seconds: float
+    stale_seconds: float = 0
+    private: bool = False
+    lock: bool = False
+
+    def key(self, key: str, principal: str | None) -> bytes:
+        """What a value is found by: its key, and whose it is.
+
+        Raises:
+            ValueError: The policy is private, and nobody is named.
+        """
+        if self.private and not principal:
+            raise ValueError(f"values of {self.name!r} are private: say whose, by `principal`")
+        return orjson.dumps([key, principal])
+
+
+Load = Callable[[], Awaitable[T | None]]
+
+
+class Cache(Protocol):
+    """The room `cache`."""
+
+    async def get_or_load(
+        self, policy: CachePolicy[T], key: str, load: Load[T], *, tags: Iterable[str] = (), principal: str | None = None
+    ) -> T | None:
+        """Give the value of a key from the cache, else from its source.
+
+        Args:
+            policy: How values of this kind are kept.
+            key: Which of them.
+            load: Asks the source. Who comes meanwhile waits for the same call and gets the same object, so it must not
+                use what ends with a request, as a transaction does. None is no value, and is not kept.
+            tags: What the value is made of: `invalidate` takes these. The same key has always the same ones.
+            principal: Whose value it is; required where the policy is private.
+
+        Raises:
+            ValueError: The policy is private, and nobody is named.
+        """
+
+    async def invalidate(self, *tags: str) -> None:
+        """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
+
+
+class NoCache:
+    """What stands where the cache is off, or its room is gone: every value comes from its source."""
+
+    async def get_or_load(
+        self, policy: CachePolicy[T], key: str, load: Load[T], *, tags: Iterable[str] = (), principal: str | None = None
+    ) -> T | None:
+        """Ask the source; a private value has to name its principal here, too."""
+        policy.key(key, principal)
+        return await load()
+
+    async def invalidate(self, *tags: str) -> None:
+        """There is nothing to forget."""
 
 
 class Telemetry(Protocol):
@@ -162,6 +237,7 @@ class State:
 
     settings: RoomSettings
     draining: bool = False
+    cache: Cache = field(default_factory=NoCache)
     cdn: Cdn | None = None
     database: Database | None = None
     errors: ErrorReports | None = None

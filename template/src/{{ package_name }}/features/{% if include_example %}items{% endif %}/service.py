@@ -42,7 +42,7 @@ async def read(store: ItemStore, item_id: UUID) -> Item:
     Raises:
         ItemNotFound: There is none.
     """
-    if item := await store.get(item_id):
+    if item := await store.cached(item_id):
         return item
     raise ItemNotFound(item_id)
 

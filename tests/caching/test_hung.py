@@ -1,0 +1,90 @@
+"""A cache that hangs costs requests next to nothing: fifty workers go on at the pace of the source."""
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.caching.conftest import CACHE, Lab, lab
+from tests.projects import Edit, Project
+from tests.proof import count
+from tests.servers.redis import Redis
+
+pytestmark = [pytest.mark.servers, pytest.mark.timing]
+WORKERS = 50
+SOURCE = 20  # ms
+MARGIN = 30  # ms
+
+
+def pace(made: Lab, each: int, path: str) -> list[float]:
+    """Ask for new keys, so many by each of the workers on one connection: milliseconds of each request."""
+    taken: list[float] = []
+
+    async def work(worker: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.service.port)
+        for number in range(each):
+            begun = time.monotonic()
+            writer.write(f"GET {path}-{worker}-{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+            await reader.readexactly(length)
+            taken.append((time.monotonic() - begun) * 1000)
+        writer.close()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work(worker) for worker in range(WORKERS)))
+
+    asyncio.run(all_of_them())
+    return taken
+
+
+def p99(taken: list[float]) -> float:
+    return statistics.quantiles(taken, n=100)[-1]
+
+
+def keeps_its_pace(made: Lab, each: int) -> None:
+    assert made.server
+    made.wait(lambda: made.hits("warm"))
+    made.source(ms=SOURCE)
+    quiet = sum('"event":"request"' not in line for line in made.service.log.splitlines())
+    alone = p99(pace(made, each, "/lab/direct/alone"))  # the source without any cache, on this machine now
+    made.server.pause()
+    hung = pace(made, each, "/lab/get/plain/hung")
+    print(f"\np99 of the source {alone:.0f} ms; hung: p50 {statistics.median(hung):.0f} ms, p99 {p99(hung):.0f} ms")
+    assert p99(hung) < alone + MARGIN
+    lines = sum('"event":"request"' not in line for line in made.service.log.splitlines())
+    assert lines - quiet < 10
+    made.server.resume()
+    made.source(ms=0)
+    made.wait(lambda: made.hits("again"))
+
+
+def test_a_hung_redis_costs_fifty_workers_next_to_nothing(projects: dict[str, Project], tmp_path: Path) -> None:
+    with Redis() as server, lab(projects["redis"], tmp_path, server) as made:
+        keeps_its_pace(made, count(200, 1000))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit(f"{CACHE}/breaker.py", "self.recent.count(False) * 2 >= CALLS", "False"),
+        Edit(f"{CACHE}/breaker.py", "CALL = 0.25", "CALL = 5"),
+    ],
+    ids=["no breaker", "too patient"],
+)
+def test_a_cache_that_holds_requests_up_is_noticed(projects: dict[str, Project], tmp_path: Path, edit: Edit) -> None:
+    with Redis() as server, lab(projects["redis"], tmp_path, server, edit) as made, pytest.raises(AssertionError):
+        keeps_its_pace(made, 20)
+
+
+def test_a_healthy_redis_under_a_cold_rush_is_never_away(projects: dict[str, Project], tmp_path: Path) -> None:
+    """Right after the start, 300 keys at once: connections are few, and the event loop is late."""
+    with Redis() as server, lab(projects["redis"], tmp_path, server) as made:
+        for number in range(count(3, 20)):
+            assert made.rush([f"/lab/get/plain/cold-{number}-{key}" for key in range(300)]) == {200: 300}
+        time.sleep(2)  # three probes would have failed by now
+        assert made.lines("cache is away") == 0
+        assert made.hits("warm")
