@@ -96,14 +96,14 @@ def test_what_is_built_has_to_leave_the_list(project: Project, tmp_path: Path) -
     ahead = project.variant(
         tmp_path / "ahead",
         Edit("Makefile", "fmt: ## ", "image: ## build it\n\nfmt: ## "),
-        Edit(".env.example", "#PORT=", "#CACHE_URL=\n#PORT="),
+        Edit(".env.example", "#PORT=", "#USAGE_KEY=\n#PORT="),
         Edit(
             "src/my_service/cli.py",
             "@app.command()",
             '@app.command("audit")\ndef look() -> None: ...\n\n\n@app.command()',
         ),
     )
-    assert early(built(ahead)) == ["command audit", "target image", "variable CACHE_URL"]
+    assert early(built(ahead)) == ["command audit", "target image", "variable USAGE_KEY"]
 
 
 # --- questions -------------------------------------------------------------------------------------------------
