@@ -59,8 +59,14 @@ def delete(project: Project, folder: Path, room: str) -> Project:
     made = project.variant(folder)
     for path in users(made.root, room):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    (made.root / f"{PLATFORM}/{room}.py").unlink()
+    unlink(made.root, room)
     return made
+
+
+def unlink(root: Path, room: str) -> None:
+    """Delete the file of a room, or its folder."""
+    path = root / PLATFORM / room
+    shutil.rmtree(path) if path.is_dir() else path.with_suffix(".py").unlink()
 
 
 Removal = Callable[[Project, Path, str], Project]
@@ -169,13 +175,15 @@ def test_a_name_that_cannot_be_left_out_is_refused_with_why(project: Project) ->
 def brought_back(template: Path, folder: Path) -> list[str]:
     """The deleted rooms that are there again after an update to a release in which each of them changed."""
     service = make_service(template, folder)
-    files = [f"{PLATFORM}/{room}.py" for room in REMOVABLE]
-    for file in files:
-        (service / file).unlink()
+    rooms = [path for path in (service / PLATFORM).iterdir() if path.name.removesuffix(".py") in REMOVABLE]
+    files = [path.relative_to(service) for path in rooms]
+    assert len(files) == len(REMOVABLE)
+    for room in REMOVABLE:
+        unlink(service, room)
     commit(service)
     update(service)
     assert (service / f"{PLATFORM}/quota.py").is_file()  # the update did its work
-    return [file for file in files if (service / file).exists()]
+    return [str(file) for file in files if (service / file).exists()]
 
 
 def test_an_update_does_not_bring_a_deleted_room_back(tmp_path: Path) -> None:
@@ -191,7 +199,7 @@ def test_a_service_without_any_room_that_may_go_starts(template: Path, project: 
     made = Project(render(template, tmp_path / "service", include_example=False))
     made.venv = project.venv
     for room in REMOVABLE:
-        (made.root / f"{PLATFORM}/{room}.py").unlink()
+        unlink(made.root, room)
     with made.serve(tmp_path / "run") as service:
         assert service.client.get("/readyz").json() == {"status": "ready", "parts": {}}
         assert service.client.get("/docs").status_code == 404

@@ -96,15 +96,16 @@ def mutated(tree: ast.Module) -> Iterator[str]:
 
 
 def knows_another_room(name: str, tree: ast.Module) -> Iterator[str]:
-    """A room that imports another cannot be read, replaced or removed alone."""
-    if stem(name) == "__init__":  # it puts them together
+    """A room that imports another cannot be read, replaced or removed alone; one of several files is a folder."""
+    inside = name.rpartition("platform/")[2].count("/")
+    if stem(name) == "__init__" and not inside:  # it puts them together
         return
     allowed = SHARED | HELPERS.get(stem(name), set())
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
+        if isinstance(node, ast.ImportFrom) and node.level == 1 + inside:
             taken = {node.module.partition(".")[0]} if node.module else {alias.name for alias in node.names}
             yield from sorted(taken - allowed)
-        elif isinstance(node, ast.ImportFrom) and node.level == 2 and (node.module or "").startswith("platform"):
+        elif isinstance(node, ast.ImportFrom) and node.level > 1 and (node.module or "").startswith("platform"):
             yield node.module or ""
 
 
@@ -173,6 +174,13 @@ def test_no_module_breaks_the_rule(rule: Rule) -> None:
 )
 def test_a_planted_offence_is_found(rule: Rule, text: str, found: str) -> None:
     assert any(line.startswith(f"platform/x.py: {found}") for line in offences(rule, {"platform/x.py": text}))
+
+
+def test_a_room_of_several_files_knows_its_own_and_no_other() -> None:
+    own, other = "from .breaker import Breaker\nfrom ..state import State", "from ..db import Base"
+    for file in ("platform/cache/__init__.py", "platform/cache/redis.py"):
+        assert offences(knows_another_room, {file: own}) == []
+        assert offences(knows_another_room, {file: other}) == [f"{file}: db"]
 
 
 @pytest.mark.parametrize(

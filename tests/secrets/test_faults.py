@@ -173,6 +173,33 @@ def test_files_that_cannot_be_read_end_the_start(hasty: Project, tmp_path: Path,
     assert ends(hasty, {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(folder)}) == (code, line.format(folder))
 
 
+UNREADABLE = """
+import os, sys
+from pathlib import Path
+from my_service.platform.secrets.files import Files
+if os.getuid() == 0:
+    os.setuid(65534)  # root may read everything
+Files(Path(sys.argv[1])).read()
+"""
+
+
+def unreadable(project: Project, folder: Path) -> str:
+    """What reading says of a file that only somebody else may read."""
+    (folder / "api_key").write_text(SECRET)
+    (folder / "api_key").chmod(0)
+    done = project.run(str(project.venv / "bin/python"), "-c", UNREADABLE, str(folder), check=False)
+    assert SECRET not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_file_that_may_not_be_read_is_refused(hasty: Project, tmp_path: Path) -> None:
+    said = unreadable(hasty, tmp_path)
+    assert "Refused: SECRETS_DIR: " in said
+    assert said.endswith(": PermissionError")
+    sick = hasty.variant(tmp_path / "sick", Edit(FILES, "(PermissionError, UnicodeDecodeError)", "UnicodeDecodeError"))
+    assert "Away: SECRETS_DIR: " in unreadable(sick, tmp_path)
+
+
 def test_a_backend_that_was_not_emitted_is_refused(project: Project) -> None:
     done = project.cli("serve", env={"SECRETS_BACKEND": "aws"})
     assert (done.returncode, "SECRETS_BACKEND: aws is no part of this service; type one of env" in done.stderr) == (

@@ -126,10 +126,10 @@ def test_a_client_with_an_injected_clock(project: Project, side: Side, check: Ch
         check(one)
 
 
-LATE = 'self._lend("token", *lent, holds=bool(mine.vault_database_role))'
+LATE = 'self._lend("token", lent, holds=bool(mine.vault_database_role))'
 BY_TIME = (
     'ends = auth.token.lookup_self()["data"]["expire_time"]; import datetime, time; '
-    "lent = (datetime.datetime.fromisoformat(ends).timestamp() - time.time(), lent[1]); "
+    "lent = datetime.datetime.fromisoformat(ends).timestamp() - time.time(); "
 )
 
 
@@ -143,7 +143,7 @@ BY_TIME = (
         (survives_an_early_end, Edit(VAULT, "if new or self._token_works():", "if new:")),
         (looks_for_versions, Edit(VAULT, "if newest != self.version:", "if True:")),
         (looks_for_versions, Edit(VAULT, "if newest != self.version:", "if not self.version:")),
-        (survives_an_early_end, Edit(VAULT, 'self.due["database"] = 0', "pass")),
+        (survives_an_early_end, Edit(VAULT, '            self.lease_id = ""', "            pass")),
         (outlives_an_outage, Edit(VAULT, 'raise Away(f"Vault:', 'raise Refused(f"Vault:')),
         (ignores_clocks, Edit(VAULT, LATE, BY_TIME + LATE)),
     ],

@@ -115,7 +115,7 @@ def release(folder: Path, *edits: Edit, then: Callable[[Path], object] = lambda 
         (folder / name).write_text(text)
     for change in CHANGES:
         change.apply(folder)
-    for room in (folder / SOURCE / "platform").iterdir():
+    for room in filter(Path.is_file, (folder / SOURCE / "platform").rglob("*")):
         room.write_text(f"# As of {NEW}.\n{room.read_text()}")
     then(folder)
     return commit(folder, NEW)

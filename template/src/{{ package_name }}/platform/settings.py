@@ -54,7 +54,6 @@ class RoomSettings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # a wrong value may be a secret
     )
 
     environment: Literal["local", "test", "staging", "production"] = "local"

@@ -43,12 +43,12 @@ def _module(name: str) -> ModuleType | None:
         return None
 
 
-_modules = {name: module for name in ("files", "vault", "aws") if (module := _module(name))}
+BACKENDS = {name: found for name in ("files", "vault", "aws") if (found := _module(name))}
 
 if TYPE_CHECKING:
     _Parts = RoomSettings
 else:
-    _Parts = compose(_modules.values())
+    _Parts = compose(BACKENDS.values())
 
 
 class Where(_Parts):
@@ -150,7 +150,8 @@ class Store:
             log.info("secrets are current again")
         else:
             reason = str(error) if isinstance(error, Away | Refused) else type(error).__name__
-            log.warning("secrets are not renewed; the last good ones stay", reason=reason)
+            level = log.error if kind is Refused else log.warning  # a refusal does not pass by itself
+            level("secrets are not renewed; the last good ones stay", reason=reason)
 
     async def _tell(self) -> None:
         for listener in self.listeners:
@@ -203,9 +204,9 @@ class _Source(PydanticBaseSettingsSource):
 def _open(where: Where, fixed: Collection[str]) -> Store:
     if where.secrets_backend == "env":
         return Store()
-    module = _modules.get(where.secrets_backend)
+    module = BACKENDS.get(where.secrets_backend)
     if module is None:
-        known = ", ".join(["env", *_modules])
+        known = ", ".join(["env", *BACKENDS])
         raise Refused(f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}")
     return Store(module.open_backend(where, time.monotonic), fixed)
 
