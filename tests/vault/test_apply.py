@@ -88,8 +88,8 @@ def test_a_mistake_is_one_line_without_a_secret(vault: Vault, deployed: Deployed
         "a wrong token": "audit: the token may not do this (403)",
         "sealed": f"{url} is sealed, or down (503)",
         "broken TOML": "vault.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
+        "no policy": "vault.toml: [policy] name is missing ('policy')",
     }
-    expected["no policy"] = "vault.toml: [policy] name is missing ('policy')"
     port = free_port()
     match mistake:
         case "no address":
