@@ -15,6 +15,8 @@ from tests.projects import Edit, Project, Service, render
 from tests.servers.aws import Aws
 from tests.servers.postgres import Postgres
 from tests.service.conftest import migrated
+from tests.test_answers import installed as modules
+from tests.test_questions import reserved
 
 pytestmark = pytest.mark.servers
 ROOM = "src/my_service/platform/secrets"
@@ -46,6 +48,12 @@ def schema(quick: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("schema") / "service.db"
     migrated(quick, f"sqlite:///{file}")
     return file
+
+
+def test_no_package_may_take_the_name_of_what_the_answer_installs(installed: Project) -> None:
+    names = modules(installed)
+    assert {"boto3", "s3transfer"} <= names
+    assert names - reserved() == set()
 
 
 def env(aws: Aws, name: str = "orders") -> dict[str, str]:
