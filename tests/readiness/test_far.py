@@ -205,7 +205,6 @@ def test_errors_tracked_turns_red(impatient: Prober, served: Served, bugsink: Bu
     [
         ("observability", {"observability.metrics": "[far_ends.metrics]", "observability.traces": "[far_ends.traces]"}),
         ("errors", {"errors.tracked": "[far_ends.tracker]"}),
-        ("secrets", {"secrets.backend": "SECRETS_BACKEND"}),
     ],
 )
 def test_production_has_to_name_its_far_ends(

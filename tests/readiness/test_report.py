@@ -36,7 +36,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
         r"^proven +backups\.rows +a row marked ready-\w{16} was written, read and removed \(", done.stdout, re.M
     )
     assert "gap            Usage tracking" in lines
-    assert next(line for line in lines if line.startswith("next for ")).startswith("next for usage, secrets, ")
+    assert next(line for line in lines if line.startswith("next for ")).startswith("next for usage, caching, ")
     assert re.fullmatch(r"\d of 11 areas proven, \d with gaps; \d\.\d s, marker ready-\w{16}", lines[-1])
     assert "\x1b" not in done.stdout
 

@@ -157,7 +157,7 @@ def test_a_service_without_a_database_needs_none(bare_project: Project, tmp_path
     assert refused(
         bare_project,
         {"CACHE_URL": "off", "ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off", "SENTRY_DSN": "off"},
-    ) == ["SECRETS_BACKEND", "TRUSTED_HOSTS"]
+    ) == ["TRUSTED_HOSTS", "SECRETS_BACKEND"]
     with bare_project.serve(tmp_path, {**REAL, "DATABASE_URL": ""}) as service:
         assert service.client.get("/readyz").status_code == 200
 

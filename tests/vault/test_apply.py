@@ -76,7 +76,9 @@ def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Depl
         connection.execute("DROP ROLE app_user")
 
 
-@pytest.mark.parametrize("mistake", ["no address", "no token", "nobody", "a wrong token", "sealed", "broken TOML"])
+@pytest.mark.parametrize(
+    "mistake", ["no address", "no token", "nobody", "a wrong token", "sealed", "broken TOML", "no policy"]
+)
 def test_a_mistake_is_one_line_without_a_secret(vault: Vault, deployed: Deployed, mistake: str) -> None:
     url, token = vault.url, vault.root
     expected = {
@@ -86,6 +88,7 @@ def test_a_mistake_is_one_line_without_a_secret(vault: Vault, deployed: Deployed
         "a wrong token": "audit: the token may not do this (403)",
         "sealed": f"{url} is sealed, or down (503)",
         "broken TOML": "vault.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
+        "no policy": "vault.toml: [policy] name is missing ('policy')",
     }
     port = free_port()
     match mistake:
@@ -99,6 +102,8 @@ def test_a_mistake_is_one_line_without_a_secret(vault: Vault, deployed: Deployed
             token = "hvs.not-an-administrators"
         case "sealed":
             vault.state = "sealed"
+        case "no policy":
+            (deployed.folder / "vault.toml").write_text("[kv]\nmount = 'secret'\n")
         case _:
             (deployed.folder / "vault.toml").write_text("[broken\n")
     done = deployed.apply(url, token)

@@ -1,6 +1,7 @@
 """The backend `aws`, against moto: what is read, what a fault does at the start and later, and rotation."""
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,12 @@ import psycopg
 import pytest
 
 from tests.projects import Edit, Project, Service, render
+from tests.secrets.conftest import users
 from tests.servers.aws import Aws
 from tests.servers.postgres import Postgres
 from tests.service.conftest import migrated
+from tests.test_answers import installed as modules
+from tests.test_questions import reserved
 
 pytestmark = pytest.mark.servers
 ROOM = "src/my_service/platform/secrets"
@@ -46,6 +50,12 @@ def schema(quick: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("schema") / "service.db"
     migrated(quick, f"sqlite:///{file}")
     return file
+
+
+def test_no_package_may_take_the_name_of_what_the_answer_installs(installed: Project) -> None:
+    names = modules(installed)
+    assert {"boto3", "s3transfer"} <= names
+    assert names - reserved() == set()
 
 
 def env(aws: Aws, name: str = "orders") -> dict[str, str]:
@@ -165,45 +175,52 @@ def test_a_running_service_keeps_what_it_has_and_says_so_once(
         assert CANARY not in service.log
 
 
-def test_a_user_that_aws_rotates_reaches_the_pool_without_a_restart(
-    quick: Project, aws: Aws, postgres: Postgres, tmp_path: Path
-) -> None:
+def rotates(project: Project, aws: Aws, postgres: Postgres, folder: Path) -> None:
     """Two secrets: the service's own, and one as AWS's rotation of RDS keeps it."""
     url = postgres.create_database()
-    migrated(quick, url)
+    migrated(project, url)
+    first, second = (f"{colour}_{secrets.token_hex(4)}" for colour in ("blue", "green"))
 
     def rotate(user: str) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {user} LOGIN SUPERUSER PASSWORD 'p@ss/word'".encode())
         aws.put("rds!orders", {"username": user, "password": "p@ss/word", "engine": "postgres", "port": 5432})
 
-    def user() -> str:
-        with psycopg.connect(url) as connection:
-            rows = connection.execute(
-                "SELECT DISTINCT usename FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            ).fetchall()
-        return ",".join(sorted(str(row[0]) for row in rows))
+    def drop(user: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"DROP ROLE {user}".encode())
 
     aws.put("orders", {"database_url": url})
-    rotate("blue")
-    with quick.serve(tmp_path / "run", env(aws, "orders,rds!orders")) as service:
+    rotate(first)
+    with project.serve(folder / "run", env(aws, "orders,rds!orders")) as service:
         assert service.client.get("/v1/items").status_code == 200
-        assert user() == "blue"
+        assert users(url) == {first}
         pid = service.process.pid
-        rotate("green")
+        rotate(second)
         answers = []
-        deadline = time.monotonic() + 15
-        while user() != "green":
+        deadline = time.monotonic() + 20
+        while users(url) != {second}:
             answers.append(service.client.get("/v1/items").status_code)
             assert time.monotonic() < deadline
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("DROP ROLE blue")
+        drop(first)
         answers += [service.client.get("/v1/items").status_code for _ in range(20)]
         assert set(answers) == {200}
         assert (service.process.pid, service.process.running) == (pid, True)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP ROLE green")
+    drop(second)
+
+
+def test_a_user_that_aws_rotates_reaches_the_pool_without_a_restart(
+    quick: Project, aws: Aws, postgres: Postgres, tmp_path: Path
+) -> None:
+    rotates(quick, aws, postgres, tmp_path)
+
+
+def test_a_backend_that_leaves_the_user_out_is_noticed(
+    quick: Project, aws: Aws, postgres: Postgres, tmp_path: Path
+) -> None:
+    sick = quick.variant(tmp_path / "sick", Edit(f"{ROOM}/aws.py", 'if {"database_url", "username"', 'if {"nothing"'))
+    with pytest.raises(AssertionError):
+        rotates(sick, aws, postgres, tmp_path)
 
 
 def test_the_policy_reads_one_secret_and_does_nothing_else(installed: Project, aws: Aws) -> None:

@@ -118,18 +118,18 @@ def main() -> int:
         return _refused("set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's", 2)
     try:
         wanted = tomllib.loads((HERE / "vault.toml").read_text())
+        held = {"token_no_default_policy": True, "token_policies": [wanted["policy"]["name"]]}
     except tomllib.TOMLDecodeError as error:
         return _refused(f"vault.toml: {error}", 2)
-    name = wanted["approle"]["role"]
-    for method in ("approle", "kubernetes"):
-        wanted[method] |= {"token_no_default_policy": True, "token_policies": [name]}
-    wanted["policy"] = {"name": name}
+    except KeyError as error:
+        return _refused(f"vault.toml: [policy] name is missing ({error})", 2)
+    wanted |= {method: wanted[method] | held for method in ("approle", "kubernetes") if method in wanted}
     verify = os.environ.get("VAULT_CACERT") or True
     client = hvac.Client(address, token, verify=verify, namespace=os.environ.get("VAULT_NAMESPACE") or None, timeout=10)
     server, code, changes = Server(client), 0, 0
     for part in PARTS:
         try:
-            for change in part(server, wanted.get(part.__name__, {})) if part.__name__ in wanted else ():
+            for change in part(server, wanted[part.__name__]) if part.__name__ in wanted else ():
                 changes += 1
                 print(change)
         except requests.RequestException as error:

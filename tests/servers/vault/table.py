@@ -155,7 +155,8 @@ def lookup_self(call: Call) -> Answer:
             "id": token.id,
             "accessor": token.accessor,
             "policies": token.policies,
-            "ttl": token.lease.left,
+            # https://developer.hashicorp.com/vault/docs/concepts/tokens#root-tokens: they may never expire
+            "ttl": 0 if "root" in token.policies else token.lease.left,
             "creation_ttl": round(token.lease.ttl),
             "explicit_max_ttl": round(token.lease.max_ttl),
             "renewable": token.lease.renewable,
