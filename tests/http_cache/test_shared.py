@@ -94,7 +94,7 @@ def test_a_balancer_that_compresses_makes_the_tag_weak_which_is_enough_for_304(k
 
 def test_exactly_the_sabotaged_routes_leak(keeper: Project, tmp_path: Path) -> None:
     edits = {
-        Edit(ROOM, "    headers.append(NO_STORE)\n", "    return\n"): {"silent"},
+        Edit(ROOM, "        headers.append(NO_STORE)\n", "        return\n"): {"silent"},
         Edit(ROOM, "elif personal:", "elif False:"): {"shared", "cookie"},
         Edit(POLICY, '"private" if self.private else "public"', '"public"'): {"private"},
         Edit(ROOM, 'vary = (*vary, "Authorization", "Cookie")', "pass"): {"private"},

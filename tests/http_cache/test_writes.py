@@ -90,7 +90,7 @@ def test_without_the_lock_more_than_one_writes(start: Start, tmp_path: Path) -> 
         assert race(running.client, 10) != {1}
 
 
-LOOK = "    if if_match:\n        if_match.check(await service.hold(store, item_id))\n"
+LOOK = "    if if_match:\n        demand(if_match, await service.hold(store, item_id))\n"
 
 
 def test_a_sabotaged_service_fails_the_proof(start: Start, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Cloudflare:
         self.url = urlsplit(f"{url.rstrip('/')}/zones/{zone}/purge_cache")
         self.token = token
         self.waiting: dict[str, None] = {}  # a set in the order of its making
-        self.dropping = self.closing = False
+        self.closing = False
         self.news = threading.Condition()
         self.log = structlog.get_logger("cdn")
         self.thread = threading.Thread(target=self._work, name="cdn", daemon=True)
@@ -64,13 +64,8 @@ class Cloudflare:
     def purge(self, tags: Iterable[str]) -> None:
         """Have copies forgotten soon; the caller waits for nothing."""
         with self.news:
-            self.waiting |= dict.fromkeys(tags)
-            dropped = len(self.waiting) > WAITING
-            if dropped:
-                self.waiting = dict.fromkeys(list(self.waiting)[:WAITING])
-            if dropped and not self.dropping:  # once, not at every write
-                self.log.error("purges are dropped", waiting=WAITING)
-            self.dropping = dropped
+            if len(self.waiting) < WAITING:  # so many wait only where the CDN fails, and then the log says so
+                self.waiting |= dict.fromkeys(tags)
             self.news.notify()
 
     def close(self) -> None:

@@ -18,15 +18,8 @@ MOST = 262_144  # bytes: what is larger is not held back for a tag
 NO_STORE = (b"cache-control", b"no-store")
 PERSONAL = (b"authorization", b"cookie")
 # RFC 9110 section 15.4.5: a 304 describes no content; and it sets no cookie, for a cache may serve it to others.
-NOT_IN_304 = {
-    b"content-encoding",
-    b"content-language",
-    b"content-length",
-    b"content-range",
-    b"content-type",
-    b"last-modified",
-    b"set-cookie",
-}
+CONTENT = b"content-encoding content-language content-length content-range content-type last-modified"
+NOT_IN_304 = {*CONTENT.split(), b"set-cookie"}
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -74,33 +67,25 @@ class Answer:
             return
         if self.held:
             start, self.held = self.held, None
-            tag = b""
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                tag = entity_tag(message.get("body", b"")).encode()
-                start["headers"].append((b"etag", tag))
-            await self._start(start, tag)
+                start["headers"].append((b"etag", entity_tag(message.get("body", b"")).encode()))
+            await self._start(start)
         if not self.over:
             await self.send(message)
 
     def _keep(self, message: Message, policy: HttpPolicy) -> Message:
         """Say who may keep the answer, and hold its start back where its tag has yet to be made."""
         headers: Headers = list(message["headers"])
-        there = dict(headers)
-        known, personal = [], b"set-cookie" in there
-        for name, value in self.scope["headers"]:
-            if name in PERSONAL:
-                personal = True
-            elif name == b"if-none-match":
-                known.append(value)
-        self.known = b",".join(known)
+        there, asked = dict(headers), self.scope["headers"]
+        personal = b"set-cookie" in there or any(name in PERSONAL for name, _ in asked)
+        self.known = b",".join(value for name, value in asked if name == b"if-none-match")
         vary, said = policy.vary, policy.header
         if policy.private:
             vary = (*vary, "Authorization", "Cookie")  # also in the browser that two people share
         elif personal:
             said = NO_STORE[1]
         else:
-            more = self.scope.get(TAGS)
-            headers += tag_headers((*policy.tags, *more)) if more else policy.tag_headers
+            headers += tag_headers((*policy.tags, *self.scope.get(TAGS, ())))
         if b"cache-control" not in there:
             headers.append((b"cache-control", said))
         if vary:
@@ -111,17 +96,14 @@ class Answer:
             self.held = message
         return message
 
-    async def _start(self, message: Message, tag: bytes = b"") -> None:
-        if self.known:
-            headers: Headers = message["headers"]
-            tag = tag or next((value for name, value in headers if name == b"etag"), b"")
-            if tag and matches(self.known.decode("latin-1"), tag.decode("latin-1"), weak=True):
-                kept = [(name, value) for name, value in headers if name not in NOT_IN_304]
-                message = {**message, "status": 304, "headers": kept}
-                self.over = True
+    async def _start(self, message: Message) -> None:
+        self.over = self.method == "HEAD"
+        tag = dict(message["headers"]).get(b"etag") if self.known else None
+        if tag and matches(self.known.decode("latin-1"), tag.decode("latin-1"), weak=True):
+            kept = [header for header in message["headers"] if header[0] not in NOT_IN_304]
+            message, self.over = {**message, "status": 304, "headers": kept}, True
         await self.send(message)
-        if self.over or self.method == "HEAD":
-            self.over = True
+        if self.over:
             await self.send({"type": "http.response.body", "body": b""})
 
 
@@ -140,18 +122,16 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
 
 def respond(exchange: Exchange, headers: Headers) -> None:
     """Have nothing kept of which nobody has said that it may be."""
-    for name, _ in headers:
-        if name == b"cache-control":
-            return
-    headers.append(NO_STORE)
+    if not any(name == b"cache-control" for name, _ in headers):
+        headers.append(NO_STORE)
 
 
 def describe(schema: dict[str, Any], app: FastAPI) -> None:
     """Say in the OpenAPI document where a 304 may come."""
-    text = {"type": "string"}
+    known = {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}
+    known["description"] = "Tags of copies that the client has: 304 if one is right."
     for route in iter_route_contexts(app.routes):
         operation = schema.get("paths", {}).get(route.path_format, {}).get("get")
         if operation and "GET" in (route.methods or ()) and policy_of({"endpoint": route.endpoint}):
-            known = {"description": "Tags of copies that the client has: 304 if one is right.", "schema": text}
-            operation.setdefault("parameters", []).append({"name": "If-None-Match", "in": "header", **known})
+            operation.setdefault("parameters", []).append(known)
             operation["responses"]["304"] = {"description": "A copy that the client has is right"}

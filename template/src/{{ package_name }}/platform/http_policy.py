@@ -65,7 +65,7 @@ class HttpPolicy:
 
     Args:
         max_age: Seconds for which a copy may be used without asking; 0: ask each time, which costs a 304.
-        s_maxage: Seconds for balancers and CDNs, where they are others.
+        s_maxage: Seconds for balancers and CDNs, where they may keep it longer.
         stale_while_revalidate: Seconds for which an old copy may be used while a new one is fetched (RFC 5861).
         stale_if_error: Seconds for which an old copy may be used while the service fails (RFC 5861).
         private: Whether the answer depends on who asks: then only their own browser may keep it.
@@ -77,7 +77,7 @@ class HttpPolicy:
     """
 
     max_age: int = 0
-    s_maxage: int | None = None
+    s_maxage: int = 0
     stale_while_revalidate: int = 0
     stale_if_error: int = 0
     private: bool = False
@@ -85,9 +85,9 @@ class HttpPolicy:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.max_age, self.s_maxage or 0, self.stale_while_revalidate, self.stale_if_error) < 0:
+        if min(self.max_age, self.s_maxage, self.stale_while_revalidate, self.stale_if_error) < 0:
             raise ValueError("seconds cannot be negative")
-        if self.private and (self.s_maxage is not None or self.tags):
+        if self.private and (self.s_maxage or self.tags):
             raise ValueError("no balancer and no CDN keeps what is private: leave out s_maxage and tags")
         if (self.stale_while_revalidate or self.stale_if_error) and not (self.max_age or self.s_maxage):
             raise ValueError("what is asked for each time is never stale: set max_age or s_maxage")
@@ -100,19 +100,12 @@ class HttpPolicy:
     @cached_property
     def header(self) -> bytes:
         """The value of `Cache-Control`."""
-        parts = {
-            "private" if self.private else "public": True,
-            f"max-age={self.max_age}" if self.max_age or self.s_maxage else "no-cache": True,
-            f"s-maxage={self.s_maxage}": self.s_maxage is not None,
-            f"stale-while-revalidate={self.stale_while_revalidate}": self.stale_while_revalidate,
-            f"stale-if-error={self.stale_if_error}": self.stale_if_error,
-        }
-        return ", ".join(part for part, said in parts.items() if said).encode()
-
-    @cached_property
-    def tag_headers(self) -> list[tuple[bytes, bytes]]:
-        """The tags that all answers have."""
-        return tag_headers(self.tags)
+        said = "private" if self.private else "public"
+        said += f", max-age={self.max_age}" if self.max_age or self.s_maxage else ", no-cache"
+        for name in ("s_maxage", "stale_while_revalidate", "stale_if_error"):
+            if seconds := getattr(self, name):
+                said += f", {name.replace('_', '-')}={seconds}"
+        return said.encode()
 
 
 class Changes:
@@ -151,31 +144,27 @@ def changes_of(scope: Scope) -> list[str]:
     return _quoted((*getattr(scope.get("endpoint"), "http_changes", ()), *scope.get(CHANGES, ())))
 
 
-class Precondition:
-    """`If-Match` of one request: the client writes only if what it has seen is still current. Absent: it always may."""
+def demand(if_match: str, current: BaseModel) -> None:
+    """Compare what a client has seen with what a read would answer now.
 
-    def __init__(self, field: str) -> None:
-        self.field = field
+    Args:
+        if_match: From `IfMatch`.
+        current: What is stored; nobody else may write it before the transaction ends.
 
-    def __bool__(self) -> bool:
-        return bool(self.field)
-
-    def check(self, current: BaseModel) -> None:
-        """Compare with what a read would answer now; nobody else may write it before the transaction ends.
-
-        Raises:
-            PreconditionFailed: It is another one (412).
-        """
-        if self.field and not matches(self.field, entity_tag(current.model_dump_json().encode()), weak=False):
-            raise PreconditionFailed("Someone else has changed it: read it again.")
+    Raises:
+        PreconditionFailed: It is another one (412).
+    """
+    if not matches(if_match, entity_tag(current.model_dump_json().encode()), weak=False):
+        raise PreconditionFailed("Someone else has changed it: read it again.")
 
 
 # For the API's description: the value is read from the request, where it may stand in several lines.
 _Seen = Annotated[str | None, Header(description="The tag of the copy that is changed: 412 if it is no longer right.")]
 
 
-async def _if_match(request: Request, if_match: _Seen = None) -> Precondition:
-    return Precondition(",".join(request.headers.getlist("if-match")))
+async def _if_match(request: Request, if_match: _Seen = None) -> str:
+    return ",".join(request.headers.getlist("if-match"))
 
 
-IfMatch = Annotated[Precondition, Depends(_if_match)]
+# What the client has seen of what it writes: for `demand`. Empty: it did not say, and writes whatever is there.
+IfMatch = Annotated[str, Depends(_if_match)]

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from ...platform.http_policy import Changes, HttpPolicy, IfMatch
+from ...platform.http_policy import Changes, HttpPolicy, IfMatch, demand
 from . import service
 from .schemas import IdempotencyKey, Item, NewItem, Page
 from .store import ItemStore, open_store
@@ -50,7 +50,7 @@ async def read_item(store: Store, item_id: UUID) -> Item:
 async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMatch) -> Item:
     """Replace the contents of an item."""
     if if_match:
-        if_match.check(await service.hold(store, item_id))
+        demand(if_match, await service.hold(store, item_id))
     return await service.replace(store, item_id, new)
 
 
@@ -59,5 +59,5 @@ async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMat
 async def delete_item(store: Store, item_id: UUID, if_match: IfMatch) -> None:
     """Delete an item."""
     if if_match:
-        if_match.check(await service.hold(store, item_id))
+        demand(if_match, await service.hold(store, item_id))
     await service.delete(store, item_id)
