@@ -151,4 +151,4 @@ def test_hot_lists_are_sorted(template: Path, tmp_path: Path) -> None:
     assert unsorted(folder) == []
     Edit(".env.example", "#LOG_FORMAT", "#ZZ=").apply(folder)
     Edit("pyproject.toml", '"aiosqlite', '"zz').apply(folder)
-    assert unsorted(folder) == ["dependencies 5", "logs"]
+    assert unsorted(folder) == ["dependencies 6", "logs"]
