@@ -183,7 +183,7 @@ def brought_back(template: Path, folder: Path) -> list[str]:
     commit(service)
     update(service)
     assert (service / f"{PLATFORM}/quota.py").is_file()  # the update did its work
-    return [str(file) for file in files if (service / file).exists()]
+    return [file for file in files if (service / file).exists()]
 
 
 def test_an_update_does_not_bring_a_deleted_room_back(tmp_path: Path) -> None:

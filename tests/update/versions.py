@@ -115,8 +115,9 @@ def release(folder: Path, *edits: Edit, then: Callable[[Path], object] = lambda 
         (folder / name).write_text(text)
     for change in CHANGES:
         change.apply(folder)
-    for room in filter(Path.is_file, (folder / SOURCE / "platform").rglob("*")):
-        room.write_text(f"# As of {NEW}.\n{room.read_text()}")
+    for file in (folder / SOURCE / "platform").rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            file.write_text(f"# As of {NEW}.\n{file.read_text()}")
     then(folder)
     return commit(folder, NEW)
 
