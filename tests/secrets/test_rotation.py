@@ -160,7 +160,7 @@ def test_what_the_environment_says_wins_and_is_never_rotated(project: Project, f
     ("check", "edit"),
     [
         (rotates, Edit(DB, "        options.update(dialect", "        (dialect")),
-        (rotates, Edit(DB, "            record.invalidate()", "            pass")),
+        (empties, Edit(DB, "            record.invalidate()", "            pass")),
         (
             empties,
             Edit(DB, "                await stack.enter_async_context(self.engine.connect())", "                pass"),
