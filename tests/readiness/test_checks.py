@@ -208,7 +208,7 @@ SABOTAGES: dict[str, list[Sabotage]] = {
     ],
 }
 # Far ends of their own: proven and sabotaged in test_far.py.
-FAR = {"errors.tracked", "observability.metrics", "secrets.leases"}
+FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.leases"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 CASES = [(check, each) for check, sabotages in SABOTAGES.items() for each in sabotages]
 

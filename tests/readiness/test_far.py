@@ -21,6 +21,7 @@ QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 CHECKS = "src/my_service/ready/checks"
 # The gate does not wait as long for what will not come.
 IMPATIENT = (
+    Edit(f"{CHECKS}/caching.py", "SCRAPE = 70.0", "SCRAPE = 5.0"),
     Edit(f"{CHECKS}/observability.py", "ARRIVE = 20.0", "ARRIVE = 3.0"),
     Edit(f"{CHECKS}/observability.py", "SCRAPE = 70.0", "SCRAPE = 5.0"),
     Edit(f"{CHECKS}/errors.py", "ARRIVE = 20.0", "ARRIVE = 3.0"),
@@ -161,6 +162,30 @@ def test_secrets_leases_turns_red(prober: Prober, served: Served, vault: Vault, 
     assert (status, code) == ("gap", 1)
     assert seen.startswith("of the lease token ")
     assert "SecretsLeaseRunsOut" in step
+
+
+# --- hits -------------------------------------------------------------------------------------------------------
+
+
+def hit(prober: Prober, served: Served, cache: str) -> tuple[str, str, str, int]:
+    port = free_port()
+    env = {"CACHE_URL": cache, "OTEL_METRICS_EXPORTER": "prometheus", "METRICS_PORT": str(port)}
+    with served(prober.project, **env) as service, scraped(port) as prometheus:
+        name(prober, "metrics", f"http://{prometheus.address}")
+        return look(prober, service, "caching", "caching.hits")
+
+
+def test_hits_of_the_cache_are_counted_in_the_real_prometheus(prober: Prober, served: Served) -> None:
+    status, seen, _, code = hit(prober, served, "memory://")
+    assert (status, code) == ("proven", 0), seen
+    assert "was read three times, the hits went from 0 to 2" in seen
+
+
+def test_caching_hits_turns_red(impatient: Prober, served: Served) -> None:
+    status, seen, step, code = hit(impatient, served, "off")
+    assert (status, code) == ("gap", 1)
+    assert "the hits stayed at 0 for 5 s" in seen
+    assert "look at CACHE_URL" in step
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

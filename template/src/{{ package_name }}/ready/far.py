@@ -1,8 +1,10 @@
 """The far end: what the service has sent is looked for where people will look for it."""
 
 import asyncio
+import json
 import os
 import time
+from urllib.parse import quote
 
 import httpx2
 
@@ -55,3 +57,13 @@ async def ask(end: FarEnd, path: str) -> str:
         step = f"give {end.token_variable} a token that may read" if token else "name its token_variable in ready.toml"
         raise CannotLook(f"{end.url} answered {answer.status_code}", step)
     return answer.text
+
+
+async def total(end: FarEnd, metric: str) -> float:
+    """The sum over a metric's series in Prometheus; 0 before the first sample.
+
+    Raises:
+        CannotLook: As `ask`.
+    """
+    series = json.loads(await ask(end, f"/api/v1/query?query={quote(f'sum({metric})')}"))["data"]["result"]
+    return float(series[0]["value"][1]) if series else 0.0

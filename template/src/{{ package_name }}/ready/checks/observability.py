@@ -1,20 +1,19 @@
 """Observability: what the service says of a request arrives where people will look for it."""
 
 import asyncio
-import json
 import re
 import secrets
 import time
 
 from ..config import FarEnd
 from ..engine import Gap, NotApplicable, Probe, check
-from ..far import ask, find
+from ..far import find, total
 
 ARRIVE = 20.0  # seconds for a trace
 SCRAPE = 70.0  # seconds for a metric: Prometheus looks once a minute where nobody has told it otherwise
 SENT = 3  # requests to be counted
 SPAN = re.compile(r'"(?:spanI[dD]|id)": ?"([^"]+)"')
-COUNT = "/api/v1/query?query=sum(http_server_request_duration_seconds_count)"
+COUNT = "http_server_request_duration_seconds_count"
 
 
 @check("observability", seconds=ARRIVE + 10)
@@ -46,19 +45,13 @@ async def metrics(probe: Probe) -> str:
         raise NotApplicable("because only production needs a place where metrics are kept, and none is named")
     if end is None:
         raise Gap("no place is named where metrics are kept", 'add to ready.toml: [far_ends.metrics] url = "https://…"')
-    before = _count(await ask(end, COUNT))
+    before = await total(end, COUNT)
     for _ in range(SENT):
         await probe.client.get(probe.config.probe.read or "/version")
     began = time.monotonic()
-    while (after := _count(await ask(end, COUNT))) < before + SENT:
+    while (after := await total(end, COUNT)) < before + SENT:
         if time.monotonic() > began + SCRAPE:
             step = "look at OTEL_METRICS_EXPORTER of the service and at the targets of Prometheus"
             raise Gap(f"{SENT} requests were sent, the count went from {before:g} to {after:g} in {SCRAPE:g} s", step)
         await asyncio.sleep(1)
     return f"{SENT} requests were sent, the count went from {before:g} to {after:g} in {time.monotonic() - began:.1f} s"
-
-
-def _count(text: str) -> float:
-    """The sum that Prometheus answers with; 0 before the first sample."""
-    series = json.loads(text)["data"]["result"]
-    return float(series[0]["value"][1]) if series else 0.0
