@@ -114,7 +114,7 @@ def test_a_promoted_standby_is_found_without_a_restart(
 
 SABOTAGES = [
     ("demoted", Edit(DB, 'event.listen(engine.sync_engine, "handle_error", leave_read_only)', "pass"), 4),
-    ("hung", Edit(DB, "asyncio.timeout(PATIENCE)", "asyncio.timeout(ANSWER)"), 15),
+    ("hung", Edit(DB, "asyncio.timeout(PATIENCE)", "asyncio.timeout(ANSWER)"), 45),
 ]
 
 

@@ -86,7 +86,7 @@ def two_at_once(project: Project, database: Database) -> list[tuple[int, str]]:
 
 
 def test_of_two_migrators_one_waits(later: Later, project: Project, database: Database) -> None:
-    """The second also builds an index concurrently, which waits for every open transaction: the other has none."""
+    """The first also builds an index concurrently, which waits for every running statement: the other has none."""
     newer = later(SLOW, recipe(project, INDEX))
     ended = two_at_once(newer, database)
     assert [code for code, _ in ended] == [0, 0], ended
@@ -98,19 +98,37 @@ def test_of_two_migrators_one_waits(later: Later, project: Project, database: Da
     "edit",
     [
         Edit(ENV, "    alone(connection)", "    pass"),
-        Edit(ENV, "        connection.commit()  # CREATE", "        pass  # CREATE"),
+        Edit(
+            ENV,
+            "connection.scalar(select(func.pg_try_advisory_lock(LOCK)))",
+            "connection.execute(select(func.pg_advisory_lock(LOCK)))",
+        ),
     ],
-    ids=["no lock", "waits within a transaction"],
+    ids=["no lock", "a statement that waits"],
 )
 def test_without_the_lock_two_migrators_spoil_it(
     later: Later, project: Project, database: Database, tmp_path: Path, edit: Edit
 ) -> None:
     sick = later(SLOW, recipe(project, INDEX)).variant(tmp_path / "sick", edit)
     role = f"ALTER ROLE my_service_migrator IN DATABASE {database.admin.rpartition('/')[2]}"
-    if "CREATE" in edit.old:  # the index would wait for ever
+    if "advisory" in edit.old:  # the index would wait for ever
         database.run(f"{role} SET statement_timeout = 2500")
     ended = two_at_once(sick, database)
     assert any(code for code, _ in ended), ended
+
+
+TWICE = "from my_service.ops.migrate import run; run(); run()"
+
+
+def test_the_lock_goes_with_the_connection_and_the_wait_for_it_ends(
+    project: Project, database: Database, tmp_path: Path
+) -> None:
+    done = project.run(str(project.venv / "bin/python"), "-c", TWICE, env=database.env)
+    assert done.stdout.count("schema at") == 2
+    keeps = Edit(MIGRATE, ", poolclass=NullPool", "")
+    sick = project.variant(tmp_path / "sick", keeps, Edit(ENV, "OTHER_WAIT = 600", "OTHER_WAIT = 1"))
+    done = sick.run(str(sick.venv / "bin/python"), "-c", TWICE, env=database.env, check=False)
+    assert (done.returncode, "another one has been at work on this database for 1 s" in done.stderr) == (1, True)
 
 
 def gets_through(project: Project, database: Database) -> str:

@@ -1,11 +1,12 @@
 """What the database is told and what is told about it: addresses, pool sizes, one process on SQLite."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.database.conftest import DB, Database, serving
+from tests.database.conftest import DB, Database
 from tests.projects import Edit, Project
 
 pytestmark = pytest.mark.servers
@@ -66,30 +67,45 @@ def test_an_address_may_name_several_hosts(project: Project) -> None:
 
 
 TOO_FEW = "too few connections for a release"
+OPEN = """
+import asyncio, json, sys
+from my_service.platform import create_app
+from my_service.platform.settings import load
+from my_service.settings import Settings
+
+async def main():
+    for values in json.loads(sys.argv[1]):
+        app = create_app(load(Settings, **values))
+        async with app.router.lifespan_context(app):
+            for _ in range(3):  # as probes do
+                await app.state.platform.database.look()
+        print("next")
+
+asyncio.run(main())
+"""
 
 
-def warned(project: Project, database: Database, folder: Path, **env: str) -> str:
-    """The line of the log that warns; empty if none does."""
-    with serving(project, folder, database, **env) as service:
-        for _ in range(3):
-            assert service.client.get("/readyz").status_code == 200
-        found = [line for line in service.log.splitlines() if TOO_FEW in line]
-    assert len(found) <= 1
-    return "".join(found)
+def warnings(project: Project, database: Database, *starts: Mapping[str, object]) -> list[tuple[int, int] | None]:
+    """For each start, how many connections the log says are allowed and wanted; it says so once, or not at all."""
+    env = {**database.env, "LOG_FORMAT": "json"}
+    said = project.run(str(project.venv / "bin/python"), "-c", OPEN, json.dumps(starts), env=env).stdout
+    found: list[tuple[int, int] | None] = []
+    for start in said.split("next\n")[: len(starts)]:
+        lines = [json.loads(line) for line in start.splitlines() if TOO_FEW in line]
+        assert len(lines) <= 1
+        found.append((lines[0]["allowed"], lines[0]["wanted"]) if lines else None)
+    return found
 
 
 def test_a_release_that_would_run_out_of_connections_is_said_at_the_start(
     project: Project, database: Database, tmp_path: Path
 ) -> None:
     """The server has 97 for us, a process may open 15, and a release doubles the processes."""
-    four = {"DB_INSTANCES": "2", "WEB_CONCURRENCY": "2", "LOG_FORMAT": "json"}
-    line = json.loads(warned(project, database, tmp_path / "four", **four))
-    assert (line["allowed"], line["wanted"], line["level"]) == (97, 120, "warning")
-    assert warned(project, database, tmp_path / "three", DB_INSTANCES="3") == ""
-    assert warned(project, database, tmp_path / "pooled", **four, DB_POOLER="pgbouncer-transaction") == ""
+    four = {"db_instances": 2, "web_concurrency": 2}
+    starts = (four, {"db_instances": 3}, {**four, "db_pooler": "pgbouncer-transaction"}, {**four, "db_pool_size": 1})
+    assert warnings(project, database, *starts) == [(97, 120), None, None, None]
+    sick = project.variant(tmp_path / "sick", Edit(CAPACITY, "* processes * 2", "* processes"))
+    assert warnings(sick, database, four) == [None]
     name = database.admin.rpartition("/")[2]
     database.run(f"ALTER DATABASE {name} CONNECTION LIMIT 20")
-    assert json.loads(warned(project, database, tmp_path / "limit", LOG_FORMAT="json"))["allowed"] == 20
-    sick = project.variant(tmp_path / "sick", Edit(CAPACITY, "* processes * 2", "* processes"))
-    database.run(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
-    assert warned(sick, database, tmp_path / "again", **four) == ""
+    assert warnings(project, database, {}) == [(20, 30)]

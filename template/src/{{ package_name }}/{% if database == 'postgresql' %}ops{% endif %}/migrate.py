@@ -19,6 +19,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from ..platform import settings_for
 from ..platform.db import CONNECT, Settings
@@ -67,7 +68,8 @@ def connect(settings: Settings) -> Connection:
     """Open the migrator's connection."""
     url = url_of(settings.database_migrator_url or settings.database_url, sync=True)
     postgresql = url.get_backend_name() == "postgresql"
-    engine = create_engine(url, connect_args={"connect_timeout": CONNECT} if postgresql else {})
+    options = {"connect_timeout": CONNECT} if postgresql else {}
+    engine = create_engine(url, connect_args=options, poolclass=NullPool)  # env.py's lock goes at the end
     if not postgresql:
 
         @event.listens_for(engine, "connect")
