@@ -1,7 +1,7 @@
 """What a value costs by way of the cache: a hit, a miss, a stampede and a server that hangs, against its source alone.
 
 One service on a real Redis; the source takes 20 ms, as a slow query does. `stampede` asks 300 times at once for a new
-key, or for what the source itself makes of 300 calls.
+key, against 300 calls of the source.
 """
 
 import os

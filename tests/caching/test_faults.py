@@ -1,15 +1,17 @@
 """Cache servers that are refused, hung, killed, restarted, full or slow: every value comes, and all mends itself."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.caching.conftest import CACHE, Lab, Server, lab
 from tests.projects import Edit, Project
+from tests.servers.memcached import Memcached
 from tests.servers.redis import Redis
 
 pytestmark = pytest.mark.servers
@@ -46,29 +48,43 @@ def full(server: Server) -> Iterator[None]:
         server.drain()
 
 
+class Late:
+    """A way to a server on which answers take as long as one says."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.delay = 0.0
+        self.url = ""
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection("127.0.0.1", self.server.port)
+        await asyncio.gather(self.hand_on(reader, questions, False), self.hand_on(answers, writer, True))
+
+    async def hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: bool) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65_536):
+                await asyncio.sleep(self.delay * late)
+                writer.write(chunk)
+        writer.close()
+
+
 @contextmanager
-def slow(server: Server) -> Iterator[None]:
-    """It answers after most of a second, in a moment that is over when the next call comes."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.is_set():
-            server.pause()
-            time.sleep(0.8)
-            server.resume()
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=work)
+def late(server: Server) -> Iterator[Late]:
+    """Open the way, on a thread of its own."""
+    way, loop = Late(server), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    listening = asyncio.run_coroutine_threadsafe(asyncio.start_server(way.take, "127.0.0.1", 0), loop).result()
+    way.url = server.url().replace(str(server.port), str(listening.sockets[0].getsockname()[1]))
     try:
-        yield
+        yield way
     finally:
-        over.set()
+        loop.call_soon_threadsafe(loop.stop)
         thread.join()
 
 
 Fault = Callable[[Server], AbstractContextManager[None]]
-FAULTS: list[Fault] = [killed, hung, full, slow]
+FAULTS: list[Fault] = [killed, hung, full]
 
 
 def survives(made: Lab, fault: Fault) -> None:
@@ -112,12 +128,10 @@ def test_a_restart_goes_unnoticed(running: Lab) -> None:
 @pytest.mark.parametrize(
     ("fault", "edit"),
     [
-        (killed, Edit(f"{CACHE}/breaker.py", "self.recent.count(False) * 2 >= CALLS", "False")),
-        (hung, Edit(f"{CACHE}/readthrough.py", "if self.breaker.tripped or not", "if not")),
-        (full, Edit(f"{CACHE}/readthrough.py", "        await self.backend.set({key: token}, 10)\n", "")),
-        (slow, Edit(f"{CACHE}/breaker.py", "CALL = 0.25", "CALL = 2.5")),
+        (killed, Edit(f"{CACHE}/breaker.py", "failures == CONFIRM", "False")),
+        (full, Edit(f"{CACHE}/readthrough.py", "await self.backend.set({key: token}, 10)", "return")),
     ],
-    ids=["no breaker", "open for nothing", "a probe that does not write", "too patient"],
+    ids=["says nothing", "a probe that does not write"],
 )
 def test_a_breaker_that_does_not_work_is_noticed(
     projects: dict[str, Project], tmp_path: Path, fault: Fault, edit: Edit
@@ -128,6 +142,26 @@ def test_a_breaker_that_does_not_work_is_noticed(
             survives(made, fault)
 
 
+@pytest.mark.parametrize(
+    ("kind", "edits"),
+    [(Redis, []), (Memcached, []), (Redis, [Edit(f"{CACHE}/breaker.py", "CALL = 0.25", "CALL = 2.5")])],
+    ids=["redis", "memcached", "too patient"],
+)
+def test_a_slow_server_is_left_alone_until_it_is_quick_again(
+    projects: dict[str, Project], tmp_path: Path, kind: type[Server], edits: list[Edit]
+) -> None:
+    with kind() as server, late(server) as way:
+        env = {"CACHE_URL": way.url}
+        with lab(projects[kind.scheme], tmp_path, server, *edits, env=env) as made:
+            made.wait(lambda: made.hits("warm"))
+            way.delay = 0.4
+            assert made.rush([f"/lab/get/plain/slow-{number}" for number in range(30)]) == {200: 30}
+            with pytest.raises(AssertionError) if edits else nullcontext():
+                made.wait(lambda: made.lines("cache is away") == 1, 5)
+            way.delay = 0.0
+            made.wait(lambda: made.hits("quick"))
+
+
 def sees_the_change(made: Lab) -> None:
     """A value that changes while the server hangs, which keeps the old one."""
     assert made.server
@@ -135,6 +169,7 @@ def sees_the_change(made: Lab) -> None:
     assert made.get("changing")["version"] == 1
     assert made.hits("changing")
     with hung(made.server):
+        made.rush([f"/lab/get/plain/hung-{number}" for number in range(20)])  # from now on nobody asks it
         made.source(version=2)
         made.forget()
         assert made.get("changing")["version"] == 2
