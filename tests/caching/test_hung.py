@@ -16,22 +16,28 @@ pytestmark = [pytest.mark.servers, pytest.mark.timing]
 WORKERS = 50
 SOURCE = 20  # ms
 MARGIN = 30  # ms
+LONGEST = 1_000  # ms, for whoever is under way when the cache hangs
+THINK = 0.03  # seconds between two requests of a worker: a machine that is full measures its own queue
 
 
-def pace(made: Lab, each: int, path: str) -> list[float]:
-    """Ask for new keys, so many by each of the workers on one connection: milliseconds of each request."""
+def pace(made: Lab, seconds: float, path: str) -> list[float]:
+    """Ask for new keys, each of the workers on one connection: milliseconds of each request."""
     taken: list[float] = []
+    until = time.monotonic() + seconds
 
     async def work(worker: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.service.port)
-        for number in range(each):
-            begun = time.monotonic()
+        await asyncio.sleep(worker / WORKERS * THINK)
+        number = 0
+        while (begun := time.monotonic()) < until:
+            number += 1
             writer.write(f"GET {path}-{worker}-{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200"), head
             length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
             await reader.readexactly(length)
             taken.append((time.monotonic() - begun) * 1000)
+            await asyncio.sleep(THINK)
         writer.close()
 
     async def all_of_them() -> None:
@@ -45,17 +51,18 @@ def p99(taken: list[float]) -> float:
     return statistics.quantiles(taken, n=100)[-1]
 
 
-def keeps_its_pace(made: Lab, each: int) -> None:
+def keeps_its_pace(made: Lab, seconds: float) -> None:
     assert made.server
     made.wait(lambda: made.hits("warm"))
     made.source(ms=SOURCE)
     quiet = sum('"event":"request"' not in line for line in made.service.log.splitlines())
-    alone = p99(pace(made, each, "/lab/direct/alone"))  # the source without any cache, on this machine now
+    alone = p99(pace(made, 4, "/lab/direct/alone"))  # the source without any cache, on this machine now
     made.server.pause()
-    hung = pace(made, each, "/lab/get/plain/hung")
+    hung = pace(made, seconds, "/lab/get/plain/hung")
     late = sum(each > 200 for each in hung)
     print(f"\np99 of the source {alone:.0f} ms; hung: p99 {p99(hung):.0f} ms, {late} of {len(hung)} late")
     assert p99(hung) < alone + MARGIN
+    assert max(hung) < LONGEST
     lines = sum('"event":"request"' not in line for line in made.service.log.splitlines())
     assert lines - quiet < 10
     made.server.resume()
@@ -65,7 +72,7 @@ def keeps_its_pace(made: Lab, each: int) -> None:
 
 def test_a_hung_redis_costs_fifty_workers_next_to_nothing(projects: dict[str, Project], tmp_path: Path) -> None:
     with Redis() as server, lab(projects["redis"], tmp_path, server) as made:
-        keeps_its_pace(made, count(200, 1000))
+        keeps_its_pace(made, count(8, 60))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,7 @@ def test_a_hung_redis_costs_fifty_workers_next_to_nothing(projects: dict[str, Pr
 )
 def test_a_cache_that_holds_requests_up_is_noticed(projects: dict[str, Project], tmp_path: Path, edit: Edit) -> None:
     with Redis() as server, lab(projects["redis"], tmp_path, server, edit) as made, pytest.raises(AssertionError):
-        keeps_its_pace(made, 20)
+        keeps_its_pace(made, 8)
 
 
 def test_a_healthy_redis_under_a_cold_rush_is_never_away(projects: dict[str, Project], tmp_path: Path) -> None:

@@ -214,3 +214,38 @@ def test_probes_may_ask_for_the_head_alone(project: Project, tmp_path: Path) -> 
         assert service.client.head("/livez").status_code == 200
         assert service.client.head("/readyz").status_code == 503  # no schema yet
         assert service.client.head("/version").status_code == 405
+
+
+COLLECT = '''"""How long one full collection holds up everybody."""
+
+import gc
+import time
+
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/collect")
+async def collect() -> float:
+    began = time.perf_counter()
+    gc.collect()
+    return time.perf_counter() - began
+'''
+
+
+def longest_pause(project: Project, folder: Path, *edits: Edit) -> float:
+    """The shortest of some full collections of a service: the rest is the machine's."""
+    made = project.variant(folder / "made", *edits)
+    feature = made.root / "src/my_service/features/collect"
+    feature.mkdir()
+    (feature / "__init__.py").write_text("")
+    (feature / "routes.py").write_text(COLLECT)
+    with made.serve(folder / "run") as service:
+        return min(float(service.client.get("/collect").text) for _ in range(5))
+
+
+def test_a_full_garbage_collection_holds_nobody_up(project: Project, tmp_path: Path) -> None:
+    frozen = longest_pause(project, tmp_path)
+    sick = Edit("src/my_service/platform/server.py", "        gc.freeze()", "        gc.unfreeze()")
+    assert frozen < longest_pause(project, tmp_path / "sick", sick) / 3
