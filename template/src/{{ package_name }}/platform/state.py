@@ -202,6 +202,7 @@ class Exchange:
     seconds: float = 0.0
     error: BaseException | None = None
     reported: BaseException | None = None
+    matched: str | None = None  # the route, once somebody has asked
 
     @property
     def method(self) -> str:
@@ -212,6 +213,10 @@ class Exchange:
     @property
     def route(self) -> str | None:
         """The template of the route, as in `/v1/items/{item_id}`, joined over mounts; None if there was none."""
+        self.matched = self.matched or self._match()
+        return self.matched
+
+    def _match(self) -> str | None:
         found = self.scope.get("fastapi", {}).get("effective_route_context") or self.scope.get("route")
         found = getattr(found, "starlette_route", None) or found  # of a WebSocket in a router
         path: str | None = getattr(found, "path_format", None) or getattr(found, "path", None)
