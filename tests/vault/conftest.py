@@ -1,6 +1,7 @@
 """A service's side of a Vault server: its `deploy/vault/`, applied by its own script."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -56,22 +57,24 @@ def rendered(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render(template, tmp_path_factory.mktemp("deploy"))
 
 
+def copied(rendered: Path, folder: Path) -> Path:
+    """What a team keeps below `deploy/`, to be changed."""
+    shutil.copytree(rendered / "deploy", folder / "deploy")
+    return folder
+
+
 @pytest.fixture
 def deployed(rendered: Path, tmp_path: Path) -> Deployed:
     """A copy that a test may change."""
-    folder = tmp_path / "deploy" / "vault"
-    folder.parent.mkdir()
-    folder.mkdir()
-    for file in (rendered / "deploy" / "vault").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return Deployed(tmp_path)
+    return Deployed(copied(rendered, tmp_path))
 
 
 def applied_sql(deployed: Deployed, postgres: Postgres, url: str = "") -> str:
-    """Run app_role.sql in a database, a new one if none is named: its address as `vault.toml` has it."""
+    """Run roles.sql and role.sql in a database, a new one if none is named: its address as `vault.toml` has it."""
     url = url or postgres.create_database()
-    with psycopg.connect(url) as connection:
-        connection.execute((deployed.folder / "app_role.sql").read_bytes())
+    with psycopg.connect(url, autocommit=True) as connection:
+        for file in ("../postgres/roles.sql", "role.sql"):
+            connection.execute((deployed.folder / file).read_bytes())
         connection.execute(f"ALTER ROLE vault PASSWORD '{VAULTS_PASSWORD}'".encode())
     parts = urlsplit(url)
     return url.replace(parts.netloc, f"{{{{username}}}}:{{{{password}}}}@{parts.hostname}:{parts.port or 5432}")

@@ -64,7 +64,8 @@ def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Depl
     applied_sql(deployed, postgres, url := postgres.create_database())
     applied_sql(deployed, postgres, url)
     with psycopg.connect(url) as connection:
-        connection.execute("CREATE TABLE later (id int); CREATE ROLE app_user LOGIN IN ROLE my_service_app")
+        connection.execute("CREATE ROLE app_user LOGIN IN ROLE my_service_app")
+        connection.execute("SET ROLE my_service_owner; CREATE TABLE later (id int)")
     with psycopg.connect(url, user="app_user") as connection:
         connection.execute("INSERT INTO later VALUES (1)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -23,7 +23,7 @@ from tests.projects import Edit, Project, render
 from tests.servers.postgres import Postgres
 from tests.servers.vault import Vault
 from tests.service.conftest import migrated
-from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql
+from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql, copied
 
 pytestmark = pytest.mark.servers
 REAL = os.environ.get("VAULT_TEST_ADDR")
@@ -85,14 +85,6 @@ def target(
     yield found
     for path in (f"sys/policies/acl/{slug}", f"auth/approle/role/{slug}", f"secret/metadata/{slug}"):
         found.admin().delete(path)
-
-
-def copied(rendered: Path, folder: Path) -> Path:
-    made = folder / "deploy" / "vault"
-    made.mkdir(parents=True)
-    for file in (rendered / "deploy" / "vault").iterdir():
-        (made / file.name).write_bytes(file.read_bytes())
-    return folder
 
 
 def deploy(deployed: Deployed, target: Target, postgres: Postgres) -> None:
@@ -262,7 +254,7 @@ def test_the_service_itself_starts_on_it_and_serves(
     target: Target, project: Project, user: User, tmp_path: Path
 ) -> None:
     """With a wrapped secret id, and as a user of the database that was made for it."""
-    migrated(project, target.database_url)
+    migrated(project, f"{target.database_url}?options=-crole%3D{project.package}_owner")
     parts = urlsplit(target.database_url)
     address = parts._replace(netloc=f"{parts.hostname}:{parts.port or 5432}").geturl()
     target.admin().secrets.kv.v2.create_or_update_secret(target.slug, {"database_url": address})

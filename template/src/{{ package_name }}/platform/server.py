@@ -73,7 +73,7 @@ class DrainServer(uvicorn.Server):
         self.untold = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where, once the lifespan is open; what it has made stays, so the garbage collector need not look at it."""
+        """Say where, once the lifespan is open; the garbage collector need not look at what has been made by then."""
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # or each full collection holds up all requests, for about 100 ms
