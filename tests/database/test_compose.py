@@ -82,4 +82,4 @@ def test_without_a_database_there_is_none(bare_project: Project) -> None:
     whole = yaml.safe_load((bare_project.root / COMPOSE).read_text())
     assert "database" not in whole["services"] | whole["configs"]
     assert "volumes" not in whole
-    assert not (bare_project.root / "deploy").exists()
+    assert not (bare_project.root / "deploy/postgres").exists()

@@ -46,8 +46,8 @@ SABOTAGES: dict[str, list[Sabotage]] = {
             (
                 Edit(
                     f"{SRC}/features/items/store.py",
-                    "        yield ItemStore(session, state.idempotency)",
-                    "        yield ItemStore(session, state.idempotency)\n        await session.rollback()",
+                    "idempotency, changed)\n",
+                    "idempotency, changed)\n            await session.rollback()\n",
                 ),
             ),
         ),

@@ -36,7 +36,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
         r"^proven +backups\.rows +a row marked ready-\w{16} was written, read and removed \(", done.stdout, re.M
     )
     assert "gap            Usage tracking" in lines
-    assert next(line for line in lines if line.startswith("next for ")).startswith("next for usage, caching, ")
+    assert next(line for line in lines if line.startswith("next for ")).startswith("next for usage, delivery, ")
     assert re.fullmatch(r"\d of 11 areas proven, \d with gaps; \d\.\d s, marker ready-\w{16}", lines[-1])
     assert "\x1b" not in done.stdout
 
@@ -72,7 +72,10 @@ def test_the_runs_are_kept_and_compared(prober: Prober, service: Service) -> Non
     Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/nothing"').apply(prober.project.root)
     worse = prober.look(service, "--drill")
     assert worse.outcome("scaling.serves")["before"] == "proven"
-    assert [each["check"] for each in worse.report["outcomes"] if each["before"]] == ["scaling.serves"]
+    assert [each["check"] for each in worse.report["outcomes"] if each["before"]] == [
+        "caching.revalidation",
+        "scaling.serves",
+    ]
     done = prober.command("--url", f"http://127.0.0.1:{service.port}")
     assert f"since {worse.report['began'][:19]}: no change" in done.stdout
     files = sorted((prober.project.root / ".ready").glob("*.json"))

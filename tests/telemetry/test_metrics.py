@@ -193,7 +193,7 @@ def test_prometheus_sees_the_same_names_on_a_port_of_its_own(
 ) -> None:
     port = free_port()
     with watch(kind, tmp_path, collector, OTEL_METRICS_EXPORTER="prometheus", METRICS_PORT=str(port)) as watched:
-        for path in ("/watch/plain/a", "/watch/boom", "/nowhere"):
+        for path in ("/watch/plain/a", "/watch/boom", "/nowhere", f"/v1/items/{UUID(int=1)}"):
             watched.ask(path)
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
         assert scraped(text) == {translated(shape) for shape in FROZEN}
