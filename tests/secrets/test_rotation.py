@@ -114,7 +114,7 @@ def test_a_login_of_vault_is_rotated_under_load(
     """Vault itself ends the old one; and when it is away for longer than a lease, the service is not ready."""
     url = postgres.create_database()
     side = deploy(vault, project, tmp_path, (postgres, url), default_ttl=6, max_ttl=9)
-    migrated(project, url)
+    migrated(project, f"{url}?options=-crole%3Dmy_service_owner")
     side.write(database_url=url)
     quick = project.variant(tmp_path / "quick", Edit(STORE, "LONGEST = 60", "LONGEST = 0.5"))
     with quick.serve(tmp_path / "run", side.env) as service:
