@@ -91,6 +91,13 @@ async def use_the_sdk(who: str, fails: bool = False) -> None:
     sentry_sdk.capture_message(f"mine of {who}", level="error")
 
 
+@router.get("/tagged/{who}")
+def use_the_sdk_in_a_thread(who: str) -> None:
+    sentry_sdk.set_level("fatal")
+    sentry_sdk.set_tag("who", who)
+    raise RuntimeError(f"tagged by {who}")
+
+
 @router.get("/storm/{number}")
 async def storm(number: int) -> None:
     raise RuntimeError(f"storm {number}")

@@ -95,7 +95,10 @@ def check_own_use(service: Service, sink: Sink) -> None:
     """What a feature reports by the SDK itself is linked and redacted, and its tags stay with their request."""
     for who in ("alice", "nobody"):
         service.client.get(f"/fault/mine/{who}", headers=parent())
-    found = by_text(sink, 3)
+    assert service.client.get("/fault/tagged/bob").status_code == 500
+    found = by_text(sink, 4)
+    assert found["tagged by bob"]["level"] == "fatal"
+    assert found["tagged by bob"]["tags"].items() >= {"who": "bob", "region": "eu"}.items()
     placed(found["mine of alice"], "/fault/mine/{who}")
     assert found["mine of alice"]["tags"]["who"] == "alice"
     assert found["mine of alice"]["contexts"]["mine"] == {"password": "[redacted]", "note": "harmless-note"}
@@ -145,6 +148,8 @@ def test_errors_arrive(faulty: Project, sink: Sink, tmp_path: Path, check: Check
         (check_logged, Edit(f"{PLATFORM}/problems.py", "status >= 500 and status != 503", "status >= 500")),
         (check_once, Edit(ERRORS, "exchange.reported is error", "False")),
         (check_own_use, Edit(ERRORS, "        reports.isolate()\n", "        pass\n")),
+        (check_own_use, Edit(ERRORS, "self.scope(self.sdk.get_isolation_scope())", "None")),
+        (check_own_use, Edit(ERRORS, "    object.__getattribute__(self, slot)\n", "    raise AttributeError\n")),
         (check_own_use, Edit(ERRORS, "        if exchange := current.get():", "        if exchange := None:")),
         (check_storm, Edit(ERRORS, "return self.seen[kind] <= MOST", "return True")),
         (check_storm, Edit(ERRORS, r"[0-9a-f-]{8,}|\d+", "x{9}")),

@@ -216,6 +216,40 @@ def test_probes_may_ask_for_the_head_alone(project: Project, tmp_path: Path) -> 
         assert service.client.head("/version").content == b""
 
 
+ALL = '''"""Takes what nobody else does, and more."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/{rest:path}")
+async def everything(rest: str) -> str:
+    return rest
+'''
+
+
+def shown(project: Project, folder: Path, *edits: Edit) -> set[str]:
+    """Which probes a service with a route for everything answers itself."""
+    made = project.variant(folder / "made", *edits)
+    feature = made.root / "src/my_service/features/everything"
+    feature.mkdir()
+    (feature / "__init__.py").write_text("")
+    (feature / "routes.py").write_text(ALL)
+    with made.serve(folder / "run", {"SHUTDOWN_DRAIN_SECONDS": "0"}) as service:
+        assert service.client.get("/any/thing").json() == "any/thing"
+        return {path for path in ("/livez", "/readyz") if "status" in service.client.get(path).json()}
+
+
+def test_no_route_of_a_feature_hides_the_probes(project: Project, tmp_path: Path) -> None:
+    assert shown(project, tmp_path) == {"/livez", "/readyz"}
+
+
+def test_probes_that_stand_last_are_noticed(project: Project, tmp_path: Path) -> None:
+    sick = Edit("src/my_service/platform/__init__.py", "    _show_probes(app)\n", "")
+    assert shown(project, tmp_path, sick) == set()
+
+
 COLLECT = '''"""How long one full collection holds up everybody."""
 
 import gc

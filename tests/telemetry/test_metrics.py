@@ -254,18 +254,15 @@ STATE = "src/my_service/platform/state.py"
 @pytest.mark.parametrize(
     "edit",
     [
-        Edit(
-            METRICS,
-            "        series.record(exchange",
-            "        if exchange.sampled:\n            series.record(exchange",
-        ),
+        Edit(METRICS, "self.waiting.append((key, exchange.seconds))", "pass"),
+        Edit(METRICS, "        self._record()  # the SDK", "        # the SDK"),
         Edit(METRICS, "key = (exchange.route,", 'key = (exchange.scope["path"],'),
         Edit(METRICS, 'exchange.scope["path"] in PROBES', "False"),
         Edit(STATE, 'return method if method in METHODS else "_OTHER"', "return method"),
         Edit(STATE, 'prefix = prefix.replace(f"/{value}"', 'prefix = prefix.replace(f"///{value}"'),
         Edit("src/my_service/platform/http.py", "for hook in self.finish:", "for hook in self.finish * 2:"),
     ],
-    ids=["only what is sampled", "by path", "probes", "any method", "a value of a mount", "twice"],
+    ids=["only what is sampled", "what waits", "by path", "probes", "any method", "a value of a mount", "twice"],
 )
 def test_a_sabotaged_count_fails_the_proof(kinds: dict[str, Project], tmp_path: Path, edit: Edit) -> None:
     sick = kinds["contrib"].variant(tmp_path / "sick", edit)

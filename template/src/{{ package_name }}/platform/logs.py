@@ -37,6 +37,7 @@ MADE_HERE = {
     "trace_id",
 }
 SERIOUS = {"critical", "error"}
+LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 access = structlog.get_logger("access")
 
 
@@ -143,7 +144,7 @@ def _writer(listeners: Sequence[Line]) -> Line:
         nonlocal waiting
         for listen in listeners:
             listen(event)
-        out.write(orjson.dumps(event, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        out.write(orjson.dumps(event, default=str, option=LINE))
         if not waiting:
             waiting = True
             asyncio.get_running_loop().call_soon(flush)
@@ -179,7 +180,7 @@ def finish(exchange: Exchange) -> None:
         "route": exchange.route,
         "status": exchange.status,
         "bytes": exchange.sent,
-        "ms": round(exchange.seconds * 1000, 2),
+        "ms": int(exchange.seconds * 100_000) / 100,
     }
     if path in QUIET:
         access.debug("request", **event)
@@ -192,7 +193,7 @@ def finish(exchange: Exchange) -> None:
             "event": "request",
             "level": "info",
             "request_id": exchange.request_id,
-            "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z",
+            "timestamp": datetime.now(UTC),
             "trace_id": exchange.trace_id,
         }
         if exchange.span_id:

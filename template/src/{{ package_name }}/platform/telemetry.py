@@ -15,11 +15,11 @@ from fastapi import FastAPI
 from opentelemetry import context, metrics, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceState, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext, TraceState, set_span_in_context
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from .settings import OrOff, RealInProduction, RoomSettings, part
-from .state import QUIET, Exchange, state_of
+from .state import QUIET, Exchange, current, state_of
 
 if TYPE_CHECKING:
     from .telemetry_metrics import Requests
@@ -135,17 +135,29 @@ class Watch:
             self.requests.finish(exchange)
 
 
+class _Unsampled(NonRecordingSpan):
+    """Stands for the request that runs just now: one for all of them, which makes their ids when somebody asks."""
+
+    def get_span_context(self) -> SpanContext:
+        exchange = current.get()
+        trace_id = int(exchange.trace_id, 16) if exchange else 0
+        return SpanContext(trace_id, trace_id & HALF or 1, False)
+
+
+ALONE = set_span_in_context(_Unsampled(INVALID_SPAN_CONTEXT), NOWHERE)
+
+
 def _around(exchange: Exchange) -> Context:
     """The context in which a request without a span of its own runs: its ids, and what the caller hands on."""
-    trace_id = int(exchange.trace_id, 16)
     if not exchange.parent_id:
-        return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, trace_id & HALF or 1, False)), NOWHERE)
+        return ALONE
     handed: dict[bytes, list[str]] = {b"baggage": [], b"tracestate": []}
     for name, value in exchange.scope["headers"]:
         if name in handed:
             handed[name].append(value.decode("latin-1"))
     state = TraceState.from_header(handed[b"tracestate"]) if handed[b"tracestate"] else None
-    span = NonRecordingSpan(SpanContext(trace_id, int(exchange.parent_id, 16), True, None, state))
+    ids = int(exchange.trace_id, 16), int(exchange.parent_id, 16)
+    span = NonRecordingSpan(SpanContext(*ids, True, None, state))
     baggage = {"baggage": ",".join(handed[b"baggage"])}
     return set_span_in_context(span, BAGGAGE.extract(baggage, NOWHERE) if baggage["baggage"] else NOWHERE)
 

@@ -91,7 +91,7 @@ def _upgrade(config: Config, connection: Connection) -> None:
             if not (left and _locked(error)):
                 raise
             print("migrate: somebody holds the table, again in some seconds", file=sys.stderr)
-            time.sleep(random.uniform(1, 4))  # noqa: S311
+            time.sleep(random.uniform(1, 4))  # noqa: S311 it hides nothing
 
 
 def _locked(error: Exception) -> bool:

@@ -95,7 +95,7 @@ class Store:
                 return
             except Away as error:
                 tries += 1
-                pause = random.uniform(0, min(8, 0.25 * 2**tries))  # noqa: S311
+                pause = random.uniform(0, min(8, 0.25 * 2**tries))  # noqa: S311 it hides nothing
                 if time.monotonic() + pause > deadline:
                     raise Away(f"{error}; gave up after {PATIENCE} s") from None
                 if tries == 1:
@@ -128,7 +128,7 @@ class Store:
             except Exception as error:
                 self._say(error)
                 tries = min(tries + 1, 6)
-                self.look = random.uniform(0, min(LONGEST, 2**tries))  # noqa: S311
+                self.look = random.uniform(0, min(LONGEST, 2**tries))  # noqa: S311 it hides nothing
             await self._tell()
 
     def _take(self, snapshot: Snapshot) -> None:
