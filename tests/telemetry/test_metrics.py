@@ -254,10 +254,10 @@ STATE = "src/my_service/platform/state.py"
 @pytest.mark.parametrize(
     "edit",
     [
-        Edit(METRICS, "self.waiting.append((key, exchange.seconds))", "pass"),
-        Edit(METRICS, "        self._record()  # the SDK", "        # the SDK"),
+        Edit(METRICS, "series.add(exchange.seconds)", "pass"),
+        Edit(METRICS, "series.settle()  # the SDK", "pass  # the SDK"),
         Edit(METRICS, "key = (exchange.route,", 'key = (exchange.scope["path"],'),
-        Edit(METRICS, 'exchange.scope["path"] in PROBES', "False"),
+        Edit(METRICS, ' and exchange.scope["path"] not in PROBES', ""),
         Edit(STATE, 'return method if method in METHODS else "_OTHER"', "return method"),
         Edit(STATE, 'prefix = prefix.replace(f"/{value}"', 'prefix = prefix.replace(f"///{value}"'),
         Edit("src/my_service/platform/http.py", "for hook in self.finish:", "for hook in self.finish * 2:"),

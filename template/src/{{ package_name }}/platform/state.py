@@ -196,6 +196,7 @@ class Exchange:
     sampled: bool = False
     span_id: str = ""
     span: Any = None  # OpenTelemetry's, of the request as a whole
+    counted: tuple[str, str] | None = None  # method and scheme, under which it is among the active requests
     token: Token[Any] | None = None  # of the context that telemetry has put around an unsampled request
     status: int = 0
     sent: int = 0

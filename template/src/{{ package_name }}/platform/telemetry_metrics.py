@@ -22,9 +22,8 @@ from .state import PROBES, Database, Exchange, Secrets, State
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
 TICK = 0.25  # seconds between two looks at the event loop
 PROC = Path("/proc/self")
-TOGETHER = 256  # durations that are recorded at once: one by one they cost each request three times as much
+TOGETHER = 256  # durations of a series that are recorded at once
 Found = Iterable[Observation]
-Key = tuple[str | None, str, int, str, str]  # route, method, status, scheme, error
 
 
 @dataclass(slots=True)
@@ -41,8 +40,8 @@ class Series:
     """One series of a histogram.
 
     The SDK validates, copies, sorts and hashes the attributes of each record, which costs a request more than all of
-    the door: 16 us of 110 with SDK 1.45. A series knows its place, and falls back to the public way where the SDK has
-    none of this any more.
+    the door: 16 us of 110 with SDK 1.45. A series knows its place, where the SDK still has such places, and goes there
+    with many at once.
 
     Args:
         histogram: Of which it is one series.
@@ -52,20 +51,34 @@ class Series:
     def __init__(self, histogram: Histogram, attributes: dict[str, Any]) -> None:
         self.histogram = histogram
         self.attributes = attributes
-        self.places: list[Callable[[Any, bool], None]] = []
+        self.places: list[Callable[[Any, bool], None]] = [self._seek]
+        self.waiting: deque[float] = deque()
 
-    def record(self, seconds: float, trace_id: str = "", span_id: str = "") -> None:
-        """Add one; where it has a span, as an exemplar: from the histogram to a trace behind it."""
-        around = _around(trace_id, span_id) if span_id else None
-        if not self.places:
-            self.histogram.record(seconds, self.attributes, around)
-            self.places = _places(self.histogram, self.attributes)
-            return
-        measured = _Measured(seconds)
-        if around:
-            measured = _Measured(seconds, time.time_ns(), self.attributes, around)
-        for add in self.places:
-            add(measured, around is not None)
+    def add(self, seconds: float) -> None:
+        """Record one, soon."""
+        self.waiting.append(seconds)
+        if len(self.waiting) >= TOGETHER:
+            self.settle()
+
+    def settle(self) -> None:
+        """Record what waits; the thread that exports may do so at the same time."""
+        measured = _Measured(0)
+        with suppress(IndexError):
+            while True:
+                measured.value = self.waiting.popleft()
+                for place in self.places:
+                    place(measured, False)
+
+    def show(self, seconds: float, trace_id: str, span_id: str) -> None:
+        """Record one as an exemplar: it leads from the histogram to the trace behind it."""
+        measured = _Measured(seconds, time.time_ns(), self.attributes, _around(trace_id, span_id))
+        for place in self.places:
+            place(measured, True)
+
+    def _seek(self, measured: _Measured, exemplar: bool) -> None:
+        """Record the first one in the public way, which makes the places."""
+        self.histogram.record(measured.value, self.attributes, measured.context)
+        self.places = _places(self.histogram, self.attributes) or self.places
 
 
 def _around(trace_id: str, span_id: str) -> Context:
@@ -103,53 +116,39 @@ class Requests:
             unit="{request}",
             description="Number of active HTTP server requests.",
         )
-        self.series: dict[Key, Series] = {}
-        self.waiting: deque[tuple[Key, float]] = deque()
+        self.series: dict[tuple[str | None, str, str, int, str], Series] = {}
 
     def begin(self, exchange: Exchange) -> None:
         """See a request come."""
         if exchange.scope["type"] == "http" and exchange.scope["path"] not in PROBES:
-            self.active[exchange.method, _scheme(exchange)] += 1
+            scheme = "https" if exchange.scope["scheme"] == "https" else "http"  # a proxy may say anything
+            exchange.counted = (exchange.method, scheme)
+            self.active[exchange.counted] += 1
 
     def finish(self, exchange: Exchange) -> None:
         """See it answered."""
-        if exchange.scope["type"] != "http" or exchange.scope["path"] in PROBES:
+        if not exchange.counted:
             return
-        method, scheme, status = exchange.method, _scheme(exchange), exchange.status or 500
-        self.active[method, scheme] -= 1
+        self.active[exchange.counted] -= 1
+        status = exchange.status or 500
         error = "" if status < 500 else type(exchange.error).__qualname__ if exchange.error else str(status)
-        key = (exchange.route, method, status, scheme, error)
-        if exchange.span_id:
-            self._series(key).record(exchange.seconds, exchange.trace_id, exchange.span_id)
-            return
-        self.waiting.append((key, exchange.seconds))
-        if len(self.waiting) >= TOGETHER:
-            self._record()
-
-    def _record(self) -> None:
-        """Also called by the thread that exports: two may take from a deque."""
-        with suppress(IndexError):
-            while True:
-                key, seconds = self.waiting.popleft()
-                self._series(key).record(seconds)
-
-    def _series(self, key: Key) -> Series:
+        key = (exchange.route, *exchange.counted, status, error)
         series = self.series.get(key)
         if series is None:
             series = self.series[key] = Series(self.duration, _attributes(*key))
-        return series
+        if exchange.span_id:
+            series.show(exchange.seconds, exchange.trace_id, exchange.span_id)
+        else:
+            series.add(exchange.seconds)
 
     def _active(self, options: CallbackOptions) -> Found:
-        self._record()  # the SDK asks here first, and only then takes the histogram
+        for series in list(self.series.values()):
+            series.settle()  # the SDK asks here first, and only then takes the histogram
         for (method, scheme), count in list(self.active.items()):
             yield Observation(count, {"http.request.method": method, "url.scheme": scheme})
 
 
-def _scheme(exchange: Exchange) -> str:
-    return "https" if exchange.scope["scheme"] == "https" else "http"  # a proxy may say anything
-
-
-def _attributes(route: str | None, method: str, status: int, scheme: str, error: str) -> dict[str, Any]:
+def _attributes(route: str | None, method: str, scheme: str, status: int, error: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "http.request.method": method,
         "http.response.status_code": status,
