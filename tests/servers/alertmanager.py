@@ -23,6 +23,8 @@ def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 class Alertmanager(Monitor):
     """One server, alone, with a configuration of its own; without one it tells nobody."""
 
+    name = "Alertmanager"
+
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         super().__init__(config or SILENT)
 

@@ -9,22 +9,20 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from tests.servers.packages import CACHE
-from tests.servers.process import POLL_SECONDS, Process, ServerError, free_port
+from tests.servers.process import POLL_SECONDS, ServerError
+from tests.servers.server import Server
 
 VERSION = "2.6.1"
-START_SECONDS = 60.0
 HOME = CACHE / f"bugsink-{VERSION}"
 CONFIGURATION = """
 import os
@@ -76,43 +74,37 @@ class Sink:
         return answer.json()
 
 
-class Bugsink:
+class Bugsink(Server):
     """One server, for as long as the `with` block runs."""
 
+    name = "Bugsink"
+    seconds = 60.0
     version = VERSION
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="bugsink-", ignore_cleanup_errors=True)
-        self.home = Path(self._folder.name)
-        self.log = self.home / "server.log"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__()
+        self.url = f"http://{self.address}"
         self.client = httpx.Client(base_url=f"{self.url}/api/canonical/0/", timeout=30, trust_env=False)
-        self._process: Process | None = None
 
-    def __enter__(self) -> Self:
+    def command(self) -> list[str | Path]:
+        address = f"--bind={self.address}"
+        return [HOME / "venv/bin/gunicorn", address, "--threads=4", "--graceful-timeout=1", "bugsink.wsgi"]
+
+    def environment(self) -> dict[str, str]:
+        return _env(self.home, BUGSINK_URL=self.url)
+
+    def start(self) -> None:
+        """Start, with the databases as they were made."""
         prepare()
         for file in ("bugsink_conf.py", "db.sqlite3", "snappea.sqlite3"):
             shutil.copy(HOME / file, self.home / file)
         self.client.headers["Authorization"] = f"Bearer {(HOME / 'token').read_text()}"
-        command: list[str | Path] = [HOME / "venv/bin/gunicorn", f"--bind=127.0.0.1:{self.port}", "--threads=4"]
-        command += ["--graceful-timeout=1", "bugsink.wsgi"]
-        self._process = Process(command, log=self.log, cwd=self.home, env=_env(self.home, BUGSINK_URL=self.url))
-        self._process.wait_until(self.answers, START_SECONDS)
-        return self
+        super().start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Stop it for good."""
         self.client.close()
-        if self._process:
-            self._process.stop()
-        self._folder.cleanup()
-
-    @property
-    def process(self) -> Process:
-        """The running server."""
-        if self._process is None:
-            raise ServerError("Bugsink was not started")
-        return self._process
+        super().close()
 
     def answers(self) -> bool:
         """Whether the API lets a client in."""

@@ -3,55 +3,28 @@
 import contextlib
 import re
 import socket
-import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import unquote
 
 from tests.servers import packages
-from tests.servers.process import Process, ServerError, free_port, reachable, unprivileged
-
-START_SECONDS = 20.0
+from tests.servers.server import Server
 
 
-class Memcached:
+class Memcached(Server):
     """One server. `options` are those of memcached(1); it never evicts, so that it can be full."""
 
+    name = "Memcached"
+    account = "memcache"
     scheme = "memcached"
 
     def __init__(self, *options: str, login: str = "") -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="memcached-", dir=reachable(), ignore_cleanup_errors=True)
-        self.log = Path(self._folder.name) / "server.log"
-        self.port = free_port()
+        super().__init__()
         self._options = list(options)
-        self._user = unprivileged("memcache")
-        self._process: Process | None = None
         if login:
-            Path(self._folder.name).chmod(0o755)
-            file = Path(self._folder.name) / "login"
+            file = self.home / "login"
             file.write_text(login + "\n")
             file.chmod(0o644)
             self._options += ["-Y", str(file)]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def process(self) -> Process:
-        """The running server."""
-        if self._process is None:
-            raise ServerError("Memcached was not started")
-        return self._process
 
     @property
     def version(self) -> str:
@@ -73,49 +46,15 @@ class Memcached:
                 answer += chunk
             return answer
 
-    def start(self) -> None:
-        """Start, and return once it answers."""
-        program = packages.ensure("memcached", "memcached")
-        command: list[str | Path] = [
-            program,
-            "-l",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-U",
-            "0",
-            "-M",
-            "-m",
-            "2",
-            "-f",
-            "10",
-        ]
-        self._process = Process([*command, *self._options], log=self.log, user=self._user)
-        self._process.wait_until(self.answers, START_SECONDS)
+    def command(self) -> list[str | Path]:
+        options = f"-l 127.0.0.1 -p {self.port} -U 0 -M -m 2 -f 10".split()
+        return [packages.ensure("memcached", "memcached"), *options, *self._options]
 
     def answers(self) -> bool:
         """Whether it speaks to clients."""
         with contextlib.suppress(OSError):
             return bool(self.say("version"))
         return False
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Start again on the same port, empty; stop first if it runs."""
-        if self.process.running:
-            self.process.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it: clients connect and hear nothing."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Let it go on after `pause`."""
-        self.process.resume()
 
     def fill(self) -> None:
         """Leave no room: it refuses every write of up to 5 kB. Each size of slab has a page of its own to fill."""
@@ -153,9 +92,3 @@ class Memcached:
     def flush(self) -> None:
         """Forget everything."""
         self.say("flush_all")
-
-    def close(self) -> None:
-        """Stop it for good."""
-        if self._process and self._process.running:
-            self._process.stop()
-        self._folder.cleanup()

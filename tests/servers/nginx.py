@@ -2,17 +2,13 @@
 
 import os
 import subprocess
-import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
 from tests.servers import packages
-from tests.servers.process import Process, free_port
+from tests.servers.server import Server
 
-START_SECONDS = 10.0
 # Paths below `home`, because the built-in ones belong to the system's NGINX.
 MAIN = """
 daemon off;
@@ -51,39 +47,25 @@ def shared_cache(port: int) -> str:
     """
 
 
-class Nginx:
-    """One server, for the length of a `with`.
+class Nginx(Server):
+    """One server.
 
     Args:
         http: What stands in the block `http`; `ADDRESS` is where to listen, `HOME` a folder of its own.
     """
 
+    name = "NGINX"
+    seconds = 10.0
+
     def __init__(self, http: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True)
-        self.home = Path(self._folder.name)
-        self.address = f"127.0.0.1:{free_port()}"
-        self._http = http.replace("ADDRESS", self.address).replace("HOME", str(self.home))
-        self._process: Process | None = None
-
-    def __enter__(self) -> Self:
+        super().__init__()
         user = "user root;" if os.getuid() == 0 else ""  # its workers write into `home`
-        file = self.home / "nginx.conf"
-        file.write_text(MAIN.format(user=user, home=self.home, http=self._http))
-        program = packages.ensure("nginx", "nginx-light")
-        command: list[str | Path] = [program, "-p", self.home, "-e", "stderr", "-c", file]
-        self._process = Process(command, log=self.home / "nginx.log", cwd=self.home)
-        self._process.wait_until(self.answers, START_SECONDS)
-        return self
+        self.file = self.home / "nginx.conf"
+        http = http.replace("ADDRESS", self.address).replace("HOME", str(self.home))
+        self.file.write_text(MAIN.format(user=user, home=self.home, http=http))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        if self._process:
-            self._process.stop()
-        self._folder.cleanup()
+    def command(self) -> list[str | Path]:
+        return [packages.ensure("nginx", "nginx-light"), "-p", self.home, "-e", "stderr", "-c", self.file]
 
     @property
     def url(self) -> str:

@@ -4,55 +4,31 @@ import functools
 import shutil
 import signal
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psycopg
 from psycopg import sql
 
 from tests.servers import packages
-from tests.servers.process import Process, ServerError, free_port, reachable, unprivileged
+from tests.servers.process import ServerError
+from tests.servers.server import Server
 
-START_SECONDS = 60.0
 IMAGE = "postgres:17"
 
 
-class Postgres:
+class Postgres(Server):
     """One server. `settings` are those of postgresql.conf, such as `{"wal_level": "logical"}`."""
 
+    name = "PostgreSQL"
+    account = "postgres"
+    seconds = 60.0
+
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         # A commit reaches the kernel, not the disk: enough to outlive a kill, and much faster.
         self._settings = {"fsync": "off", **(settings or {})}
-        self._folder = tempfile.TemporaryDirectory(prefix="postgres-", dir=reachable(), ignore_cleanup_errors=True)
-        self.home = Path(self._folder.name)
-        self.log = self.home / "server.log"
-        self.port = free_port()
-        self._user = unprivileged("postgres")
-        self._process: Process | None = None
         self._prepare()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def process(self) -> Process:
-        """The running server."""
-        if self._process is None:
-            raise ServerError("PostgreSQL was not started")
-        return self._process
 
     @property
     def version(self) -> str:
@@ -71,11 +47,8 @@ class Postgres:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
-    def start(self) -> None:
-        """Start, and return once it answers."""
-        settings = [f"--{name}={value}" for name, value in self._settings.items()]
-        self._process = Process([*self._command(), *settings], log=self.log, user=self._user)
-        self._process.wait_until(self.answers, START_SECONDS)
+    def command(self) -> list[str]:
+        return [*self._command(), *(f"--{name}={value}" for name, value in self._settings.items())]
 
     def answers(self) -> bool:
         """Whether a client is let in."""
@@ -89,29 +62,11 @@ class Postgres:
         """Stop without waiting for clients; `immediate` leaves recovery to the next start."""
         self.process.stop(signal.SIGQUIT if immediate else signal.SIGINT)
 
-    def kill(self) -> None:
-        """End all of its processes at once."""
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Start again, on the same port and with the same data; stop first if it runs."""
-        if self.process.running:
-            self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it: clients connect and hear nothing."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Let it go on after `pause`."""
-        self.process.resume()
-
     def close(self) -> None:
         """Stop it for good and remove its data."""
         if self._process and self._process.running:
             self.stop(immediate=True)
-        self._folder.cleanup()
+        super().close()
 
     def promote(self) -> None:
         """Let a standby become a primary, and return once it takes changes."""
@@ -121,13 +76,11 @@ class Postgres:
     def _prepare(self) -> None:
         program, *options = self._maker()
         path = packages.ensure("initdb", "postgresql").with_name(program)  # on PATH, Debian has a wrapper
-        if self._user:
-            shutil.chown(self.home, self._user)
         made = subprocess.run(
             [path, f"--pgdata={self.home / 'data'}", "--no-sync", *options],
             cwd=self.home,
-            user=self._user,
-            extra_groups=[] if self._user else None,
+            user=self.user,
+            extra_groups=[] if self.user else None,
             capture_output=True,
             text=True,
             check=False,
@@ -180,7 +133,7 @@ class ContainerPostgres(Postgres):
 
     def _prepare(self) -> None:
         # The engine's client runs as ourselves and passes our signals on.
-        self._user = None
+        self.user = None
 
     def _command(self) -> list[str]:
         name = self.home.name

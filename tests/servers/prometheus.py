@@ -20,6 +20,8 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 class Prometheus(Monitor):
     """One server with a configuration such as `{"scrape_configs": […]}`; without one it scrapes nobody."""
 
+    name = "Prometheus"
+
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         super().__init__(config or {})
 
