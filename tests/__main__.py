@@ -20,7 +20,8 @@ from tests import budget, proof
 PHASES = {
     "static": ["-m", "not servers and not timing", "-n", "2", "--dist", "worksteal"],
     # A module stays on one worker: it shares the servers and services that its fixtures start.
-    "servers": ["-m", "servers and not timing", "-n", "2", "--dist", "loadscope"],
+    # Three on two cores, for they wait more than they work.
+    "servers": ["-m", "servers and not timing", "-n", "3", "--dist", "loadscope"],
     # Alone on the machine, or a latency says more about the neighbours than about the service.
     "timing": ["-m", "timing", "-n", "0"],
 }
