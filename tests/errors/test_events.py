@@ -147,8 +147,8 @@ def test_errors_arrive(faulty: Project, sink: Sink, tmp_path: Path, check: Check
         (check_logged, Edit(f"{PLATFORM}/problems.py", "        _say(error, error.status_code)\n", "")),
         (check_logged, Edit(f"{PLATFORM}/problems.py", "status >= 500 and status != 503", "status >= 500")),
         (check_once, Edit(ERRORS, "exchange.reported is error", "False")),
-        (check_own_use, Edit(ERRORS, "        reports.isolate()\n", "        pass\n")),
-        (check_own_use, Edit(ERRORS, "self.scope(self.sdk.get_isolation_scope())", "None")),
+        (check_own_use, Edit(ERRORS, "exchange.around = reports.isolate()", "pass")),
+        (check_own_use, Edit(ERRORS, "self.scope(around)", "None")),
         (check_own_use, Edit(ERRORS, "    object.__getattribute__(self, slot)\n", "    raise AttributeError\n")),
         (check_own_use, Edit(ERRORS, "        if exchange := current.get():", "        if exchange := None:")),
         (check_storm, Edit(ERRORS, "return self.seen[kind] <= MOST", "return True")),
@@ -166,6 +166,49 @@ def test_a_sabotaged_room_fails_the_proof(
         pytest.raises((AssertionError, ServerError, KeyError)),
     ):
         check(service, sink)
+
+
+IN_PROCESS = """
+import asyncio, sentry_sdk
+from my_service.main import app
+
+async def receive():
+    return {"type": "http.request", "body": b""}
+
+async def ask(path):
+    answers = []
+    async def send(message):
+        answers.append(message.get("status"))
+    about = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "query_string": b""}
+    await app({**about, "path": path, "headers": [(b"host", b"localhost")]}, receive, send)
+    assert answers[0] == 200, answers
+
+async def main():
+    before = sentry_sdk.get_isolation_scope()
+    for _ in range(1_500):  # more than Python goes deep
+        await ask("/fault/fine")
+    await ask("/fault/mine/alice")
+    print(sentry_sdk.get_isolation_scope() is before)
+
+asyncio.run(main())
+"""
+
+
+def rejoined(project: Project, folder: Path, *edits: Edit) -> str:
+    """Whether requests within the process, all in one task, give the scope of their caller back."""
+    made = project.variant(folder / "made", *edits)
+    env = {"ENVIRONMENT": "test", "LOG_LEVEL": "ERROR", "SENTRY_DSN": "http://key@127.0.0.1:9/1"}
+    return made.run(str(made.venv / "bin/python"), "-W", "ignore", "-c", IN_PROCESS, env=env).stdout.strip()
+
+
+def test_requests_within_the_process_give_the_scope_of_their_caller_back(faulty: Project, tmp_path: Path) -> None:
+    assert rejoined(faulty, tmp_path) == "True"
+
+
+def test_a_scope_that_is_kept_is_noticed(faulty: Project, tmp_path: Path) -> None:
+    sick = Edit(ERRORS, "        reports.rejoin(exchange.around)\n", "")
+    with pytest.raises(AssertionError, match="RecursionError"):
+        rejoined(faulty, tmp_path, sick)
 
 
 def test_an_error_that_happens_outside_of_requests_is_reported(

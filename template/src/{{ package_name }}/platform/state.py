@@ -168,8 +168,11 @@ class Cdn(Protocol):
 class ErrorReports(Protocol):
     """The room `errors`."""
 
-    def isolate(self) -> None:
-        """Keep what this request tells the reporter about itself from all others."""
+    def isolate(self) -> Any:
+        """Keep what this request tells the reporter about itself from all others; what was there before."""
+
+    def rejoin(self, around: Any) -> None:
+        """Put back what `isolate` has found."""
 
     def unhandled(self, error: BaseException) -> None:
         """Report an error for which nobody had an answer."""
@@ -196,6 +199,7 @@ class Exchange:
     sampled: bool = False
     span_id: str = ""
     span: Any = None  # OpenTelemetry's, of the request as a whole
+    around: Any = None  # the error reporter's scope around the request
     counted: tuple[str, str] | None = None  # method and scheme, under which it is among the active requests
     token: Token[Any] | None = None  # of the context that telemetry has put around an unsampled request
     status: int = 0
