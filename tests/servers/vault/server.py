@@ -3,6 +3,7 @@
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 import uuid
@@ -195,6 +196,10 @@ class _Server(ThreadingHTTPServer):
         self.vault = vault
         self.open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", vault.port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # clients may go while it is slow
+            super().handle_error(request, client_address)
 
     def hang_up(self) -> None:
         for each in list(self.open):
