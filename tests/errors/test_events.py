@@ -188,17 +188,17 @@ async def main():
     for _ in range(1_500):  # more than Python goes deep
         await ask("/fault/fine")
     await ask("/fault/mine/alice")
-    print(sentry_sdk.get_isolation_scope() is before)
+    print(sentry_sdk.get_isolation_scope() is before and not before._tags.keys() - {"region"})
 
 asyncio.run(main())
 """
 
 
-def rejoined(project: Project, folder: Path, *edits: Edit) -> str:
-    """Whether requests within the process, all in one task, give the scope of their caller back."""
+def rejoined(project: Project, folder: Path, *edits: Edit, first: str = "") -> str:
+    """Whether requests within the process, all in one task, give the scope of their caller back as it was."""
     made = project.variant(folder / "made", *edits)
     env = {"ENVIRONMENT": "test", "LOG_LEVEL": "ERROR", "SENTRY_DSN": "http://key@127.0.0.1:9/1"}
-    return made.run(str(made.venv / "bin/python"), "-W", "ignore", "-c", IN_PROCESS, env=env).stdout.strip()
+    return made.run(str(made.venv / "bin/python"), "-W", "ignore", "-c", first + IN_PROCESS, env=env).stdout.strip()
 
 
 def test_requests_within_the_process_give_the_scope_of_their_caller_back(faulty: Project, tmp_path: Path) -> None:
@@ -209,6 +209,19 @@ def test_a_scope_that_is_kept_is_noticed(faulty: Project, tmp_path: Path) -> Non
     sick = Edit(ERRORS, "        reports.rejoin(exchange.around)\n", "")
     with pytest.raises(AssertionError, match="RecursionError"):
         rejoined(faulty, tmp_path, sick)
+
+
+OTHER_SDK = "import sentry_sdk\ndel sentry_sdk.Scope.__slots__\n"
+
+
+def test_an_sdk_that_keeps_its_values_elsewhere_is_forked_at_once(faulty: Project, tmp_path: Path) -> None:
+    assert rejoined(faulty, tmp_path, first=OTHER_SDK) == "True"
+
+
+def test_an_sdk_that_is_taken_for_what_it_was_is_noticed(faulty: Project, tmp_path: Path) -> None:
+    sick = Edit(ERRORS, 'if not hasattr(Scope, "__slots__"):', "if False:")
+    with pytest.raises(AssertionError, match="__slots__"):
+        rejoined(faulty, tmp_path, sick, first=OTHER_SDK)
 
 
 def test_an_error_that_happens_outside_of_requests_is_reported(
