@@ -180,7 +180,7 @@ def finish(exchange: Exchange) -> None:
         "route": exchange.route,
         "status": exchange.status,
         "bytes": exchange.sent,
-        "ms": int(exchange.seconds * 100_000) / 100,
+        "ms": round(exchange.seconds * 1000, 2),
     }
     if path in QUIET:
         access.debug("request", **event)
