@@ -16,6 +16,17 @@ FAILS = "def test_it():\n    assert not True\n"
 SLEEPS = "import time\n\ndef test_it():\n    time.sleep(0.2)\n"
 MARKED = "import pytest\n\n@pytest.mark.{0}\ndef test_{0}():\n    assert True\n"
 SKIPS = "import pytest\n\ndef test_it():\n    pytest.skip('needs root')\n"
+HANGS = """
+import pytest, threading
+
+@pytest.fixture(scope="session")
+def thing():
+    yield
+    threading.Event().wait()
+
+def test_it(thing):
+    assert True
+"""
 TEARDOWN = """
 import pytest
 
@@ -80,6 +91,23 @@ def test_it_is_red_when_a_test_fails(tmp_path: Path, text: str) -> None:
 def test_a_teardown_that_fails_makes_one_failed_test_of_a_passed_one(tmp_path: Path) -> None:
     done = run(tmp_path, {"budget.toml": "one = 60\n", "test_one.py": TEARDOWN}, *QUICK)
     assert last_line(done) == "0 passed, 1 failed"
+
+
+def test_a_test_that_hangs_fails_under_its_name(tmp_path: Path) -> None:
+    """Also where it hangs while its fixtures end, which is when all of its dots are printed."""
+    done = run(tmp_path, {"budget.toml": "one = 60\n", "test_one.py": HANGS}, *QUICK, "--timeout=1")
+    assert (done.returncode, last_line(done)) == (1, "0 passed, 1 failed")
+    assert "ERROR at teardown of test_it" in done.stdout
+    assert "Timeout (>1.0s)" in done.stdout
+
+
+def test_no_test_and_no_phase_may_take_for_ever(tmp_path: Path) -> None:
+    text = "def test_it(pytestconfig):\n    assert pytestconfig.getoption('timeout') >= 300\n"
+    files = {"budget.toml": "one = 60\n", "test_one.py": text}
+    assert last_line(run(tmp_path, files, *QUICK)) == "1 passed, 0 failed"
+    late = run(tmp_path, {"conftest.py": "import time\n\ntime.sleep(60)\n"}, *QUICK, "--seconds=3")
+    assert (late.returncode, last_line(late)) == (1, "0 passed, 1 failed")
+    assert "error: static did not end within 3 s" in late.stdout
 
 
 def test_arguments_choose_tests(tmp_path: Path) -> None:

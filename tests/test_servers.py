@@ -14,7 +14,7 @@ from tests.servers import packages
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres, Standby, open_postgres
-from tests.servers.process import Process, ServerError, alive, descendants
+from tests.servers.process import Process, ServerError, alive, descendants, free_port
 from tests.servers.prometheus import Prometheus
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +40,15 @@ def read_note(url: str) -> object:
 
 def everyone(server: Postgres) -> set[int]:
     return {server.process.pid, *descendants(server.process.pid)}
+
+
+def test_a_free_port_is_none_that_a_client_gets(own_postgres: Postgres) -> None:
+    lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    ports = {free_port() for _ in range(200)}
+    assert len(ports) > 190  # or workers would meet
+    assert max(ports) < int(lent.read_text().split()[0] if lent.exists() else 32_768)
+    with pytest.raises(ServerError, match="no free port"):
+        free_port(range(own_postgres.port, own_postgres.port + 1))
 
 
 def test_a_killed_server_refuses_and_has_its_data_after_a_restart(own_postgres: Postgres) -> None:

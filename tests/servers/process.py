@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -15,17 +16,23 @@ from pathlib import Path
 POLL_SECONDS = 0.05
 KILL_SECONDS = 5.0
 LOG_TAIL_BYTES = 4000
+OURS = range(10_000, 32_768)  # ports; Linux lends the rest to clients: ip_local_port_range in ip(7)
 
 
 class ServerError(RuntimeError):
     """A server did not do what a test needs of it; the message ends with the end of its log."""
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(among: range = OURS) -> int:
+    """A port of the loopback interface that nobody listens on.
+
+    None of those that Linux lends to clients: one of them might have it before the server does, and a client that asks
+    for a server in vain may be connected to itself.
+    """
+    for port in random.SystemRandom().sample(among, len(among)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise ServerError(f"no free port among {among}")
 
 
 def unprivileged(name: str) -> str | None:
