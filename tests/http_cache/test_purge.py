@@ -221,7 +221,7 @@ def test_a_cdn_that_hangs_costs_no_request(service: Service, cdn: Cdn) -> None:
     cdn.open.clear()
     statuses = {service.client.post("/v1/items", json={"name": "x"}).status_code for _ in range(20)}
     assert statuses == {201}
-    assert len(cdn.calls) <= 1  # the writes were done before it was given up
+    assert len(cdn.calls) < 10  # were they to wait for it, each would see one given up
     service.process.wait_until(lambda: lines(service, since) != [], 5)
     assert lines(service, since)[0]["why"] == "TimeoutError"
 
