@@ -37,16 +37,16 @@ class Total:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
 
-    def run(self, phase: str, arguments: list[str], seconds: float) -> None:
+    def run(self, phase: str, arguments: list[str], most: float) -> None:
         print(f"--- {phase}", flush=True)
         with TemporaryDirectory() as folder:
             record = Path(folder) / "record.json"
             plugin = ["-p", "tests.budget", f"--record={record}"]
             command = [sys.executable, "-m", "pytest", "-q", "-rs", *plugin, *HANGS, *PHASES[phase]]
             try:
-                code = subprocess.run([*command, *arguments], env=environment(), timeout=seconds).returncode
+                code = subprocess.run([*command, *arguments], env=environment(), timeout=most).returncode
             except subprocess.TimeoutExpired:
-                print(f"error: {phase} did not end within {seconds:g} s")
+                print(f"error: {phase} did not end within {most:g} s")
                 code = pytest.ExitCode.INTERRUPTED
             found = json.loads(record.read_text()) if record.exists() else {}
         for area, seconds in found.get("seconds", {}).items():

@@ -44,6 +44,7 @@ def test_a_cold_rush_for_one_key_asks_the_source_once(running: Lab) -> None:
 
 def test_a_slot_that_is_taken_too_late_is_noticed(projects: dict[str, Project], tmp_path: Path, redis: Redis) -> None:
     line = "            all_tags = {EVERYTHING, *tags}\n"
+    # So late that others of the rush have come, also on a machine that is slow to send them.
     late = Edit(THROUGH, line, line + "            await asyncio.sleep(0.05)\n")
     with lab(projects["redis"], tmp_path, redis, late) as made, pytest.raises(AssertionError):
         loads_once(made, "rush")

@@ -26,8 +26,8 @@ DONE = '{"success": true, "errors": [], "messages": [], "result": {"id": "0a1b2c
 NO = (
     '{"success": false, "errors": [{"code": 10000, "message": "Authentication error"}], "messages": [], "result": null}'
 )
-# The gate does not wait as long for what will not come.
-IMPATIENT = (Edit(ROOM, "PAUSE = 1.0", "PAUSE = 0.05"), Edit(ROOM, "TIMEOUT = 5.0", "TIMEOUT = 0.3"))
+# The gate does not wait as long for what will not come, but longer than a slow machine takes for some writes.
+IMPATIENT = (Edit(ROOM, "PAUSE = 1.0", "PAUSE = 0.05"), Edit(ROOM, "TIMEOUT = 5.0", "TIMEOUT = 1.0"))
 Answer = tuple[int, str, dict[str, str]]
 
 
@@ -221,8 +221,8 @@ def test_a_cdn_that_hangs_costs_no_request(service: Service, cdn: Cdn) -> None:
     cdn.open.clear()
     statuses = {service.client.post("/v1/items", json={"name": "x"}).status_code for _ in range(20)}
     assert statuses == {201}
-    assert len(cdn.calls) < 10  # were they to wait for it, each would see one given up
-    service.process.wait_until(lambda: lines(service, since) != [], 5)
+    assert len(cdn.calls) <= 1  # the writes were done before it was given up
+    service.process.wait_until(lambda: lines(service, since) != [], 20)
     assert lines(service, since)[0]["why"] == "TimeoutError"
 
 
