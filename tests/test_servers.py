@@ -51,6 +51,17 @@ def test_a_free_port_is_none_that_a_client_gets(own_postgres: Postgres) -> None:
         free_port(range(own_postgres.port, own_postgres.port + 1))
 
 
+def test_no_other_process_gets_a_port_whose_server_does_not_listen_yet() -> None:
+    port = free_port()
+
+    def other(first: int, end: int) -> subprocess.CompletedProcess[str]:
+        ask = f"from tests.servers.process import free_port; print(free_port(range({first}, {end})))"
+        return subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert int(other(port + 1, port + 50).stdout) > port
+    assert "no free port" in other(port, port + 1).stderr
+
+
 def test_a_killed_server_refuses_and_has_its_data_after_a_restart(own_postgres: Postgres) -> None:
     url = own_postgres.create_database()
     write_note(url)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ POLL_SECONDS = 0.05
 KILL_SECONDS = 5.0
 LOG_TAIL_BYTES = 4000
 OURS = range(10_000, 32_768)  # ports; Linux lends the rest to clients: ip_local_port_range in ip(7)
+CLAIMS = 200  # more than this process may have handed out before the server of the first one listens
+_claimed: deque[socket.socket] = deque()
 
 
 class ServerError(RuntimeError):
@@ -24,14 +27,26 @@ class ServerError(RuntimeError):
 
 
 def free_port(among: range = OURS) -> int:
-    """A port of the loopback interface that nobody listens on.
+    """A port of the loopback interface that nobody listens on, and that no other process gets from here meanwhile.
+
+    A server needs seconds until it listens. Did another worker's server take the port by then, tests would talk to that
+    one. So the UDP port of the same number, which nobody needs, is held as a claim; it goes with this process.
 
     None of those that Linux lends to clients: one of them might have it before the server does, and a client that asks
     for a server in vain may be connected to itself.
     """
     for port in random.SystemRandom().sample(among, len(among)):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            claim.close()
+            continue
+        _claimed.append(claim)
+        if len(_claimed) > CLAIMS:
+            _claimed.popleft().close()
+        return port
     raise ServerError(f"no free port among {among}")
 
 
