@@ -4,9 +4,11 @@ Usage: python -m tests [--phase NAME] [--seconds N] [pytest arguments]
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -16,6 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests import budget, proof
+from tests.servers.process import descendants
 
 PHASES = {
     "static": ["-m", "not servers and not timing", "-n", "2", "--dist", "worksteal"],
@@ -43,11 +46,13 @@ class Total:
             record = Path(folder) / "record.json"
             plugin = ["-p", "tests.budget", f"--record={record}"]
             command = [sys.executable, "-m", "pytest", "-q", "-rs", *plugin, *HANGS, *PHASES[phase]]
-            try:
-                code = subprocess.run([*command, *arguments], env=environment(), timeout=most).returncode
-            except subprocess.TimeoutExpired:
-                print(f"error: {phase} did not end within {most:g} s")
-                code = pytest.ExitCode.INTERRUPTED
+            with subprocess.Popen([*command, *arguments], env=environment()) as running:
+                try:
+                    code = running.wait(most)
+                except subprocess.TimeoutExpired:
+                    print(f"error: {phase} did not end within {most:g} s")
+                    code = pytest.ExitCode.INTERRUPTED
+                    end(running.pid)
             found = json.loads(record.read_text()) if record.exists() else {}
         for area, seconds in found.get("seconds", {}).items():
             self.seconds[area] += seconds
@@ -55,6 +60,13 @@ class Total:
         if code not in BENIGN and not counts["failed"]:
             counts["failed"] = 1  # a phase that broke down has no failed test to show for it
         self.counts.update(counts)
+
+
+def end(pid: int) -> None:
+    """Kill a process and the servers that it has started: they live in sessions of their own."""
+    for each in (pid, *descendants(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def environment() -> dict[str, str]:

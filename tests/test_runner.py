@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import proof
+from tests.servers.process import alive
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--phase", "static", "-n", "0")
@@ -26,6 +27,13 @@ def thing():
 
 def test_it(thing):
     assert True
+"""
+STARTS_AND_HANGS = """
+import pathlib, subprocess, time
+
+server = subprocess.Popen(["sleep", "600"], start_new_session=True)
+pathlib.Path("server.pid").write_text(str(server.pid))
+time.sleep(600)
 """
 TEARDOWN = """
 import pytest
@@ -101,13 +109,17 @@ def test_a_test_that_hangs_fails_under_its_name(tmp_path: Path) -> None:
     assert "Timeout (>1.0s)" in done.stdout
 
 
-def test_no_test_and_no_phase_may_take_for_ever(tmp_path: Path) -> None:
+def test_no_test_may_take_for_ever(tmp_path: Path) -> None:
     text = "def test_it(pytestconfig):\n    assert pytestconfig.getoption('timeout') >= 300\n"
     files = {"budget.toml": "one = 60\n", "test_one.py": text}
     assert last_line(run(tmp_path, files, *QUICK)) == "1 passed, 0 failed"
-    late = run(tmp_path, {"conftest.py": "import time\n\ntime.sleep(60)\n"}, *QUICK, "--seconds=3")
-    assert (late.returncode, last_line(late)) == (1, "0 passed, 1 failed")
-    assert "error: static did not end within 3 s" in late.stdout
+
+
+def test_a_phase_that_hangs_is_ended_with_its_servers(tmp_path: Path) -> None:
+    done = run(tmp_path, {"budget.toml": "one = 60\n", "conftest.py": STARTS_AND_HANGS}, *QUICK, "--seconds=5")
+    assert (done.returncode, last_line(done)) == (1, "0 passed, 1 failed")
+    assert "error: static did not end within 5 s" in done.stdout
+    assert not alive(int((tmp_path / "server.pid").read_text()))
 
 
 def test_arguments_choose_tests(tmp_path: Path) -> None:
