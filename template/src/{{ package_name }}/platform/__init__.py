@@ -62,11 +62,11 @@ FLUSH_DEADLINE = 5  # seconds for all together to send what they still hold
 
 
 # The one lookup of rooms by name; a room whose file is gone is left out.
-_rooms: dict[str, Room] = {name: found.ROOM for name in ROOMS if (found := find_module(name, __name__))}
+PRESENT: dict[str, Room] = {name: found.ROOM for name in ROOMS if (found := find_module(name, __name__))}
 
 
 def _settings_of(names: Collection[str]) -> type[RoomSettings]:
-    return compose(room.settings for name, room in _rooms.items() if name in names)
+    return compose(room.settings for name, room in PRESENT.items() if name in names)
 
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         if name not in ROOMS:
             near = get_close_matches(name, ROOMS, 1)
             raise ValueError(f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if name in _rooms and _rooms[name].required:
+        if name in PRESENT and PRESENT[name].required:
             raise ValueError(f"the room {name!r} cannot be left out")
     about = metadata.metadata(__name__.split(".")[0])
     app = Service(
@@ -126,7 +126,7 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         # The room `telemetry` measures and decides; where it is absent or instruments otherwise, FastAPI looks away.
         telemetry={"metrics": False, "logs": False, "operation_spans": False, "exclude": _excluded},
     )
-    app.rooms = {name: room for name, room in _rooms.items() if name not in without}
+    app.rooms = {name: room for name, room in PRESENT.items() if name not in without}
     app.state.platform = State(settings)
     app.door = Door(super(Service, app).__call__, app.rooms.values(), app.state.platform)
     features.install(app)  # its routes come first: each that does not match costs a request

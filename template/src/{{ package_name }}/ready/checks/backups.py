@@ -22,7 +22,7 @@ async def schema(probe: Probe) -> str:
     if not part["ready"]:
         raise Gap(part["evidence"], "run `make migrate`, or mend the database that DATABASE_URL names")
     if "schema at" not in part["evidence"]:
-        raise Gap(f"/readyz does not say which schema there is ({part['evidence']})", "see platform/db.py")
+        raise Gap(f"/readyz does not say which schema there is ({part['evidence']})", "see platform/db/")
     return f"the database {part['evidence']}"
 
 

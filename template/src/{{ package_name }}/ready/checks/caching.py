@@ -29,7 +29,7 @@ async def revalidation(probe: Probe) -> str:
         again = await probe.client.get(path, headers={"If-None-Match": tag})
         if (again.status_code, again.content) == (304, b""):
             return f"{path} answered 304 to who has {tag}, {len(first.content)} bytes were not sent again"
-    step = "let platform/http_cache.py compare, and no proxy remove If-None-Match"
+    step = "let platform/http_cache/ compare, and no proxy remove If-None-Match"
     raise Gap(f"{path} answered {again.status_code} to who has {tag}", step)
 
 
@@ -43,7 +43,7 @@ async def private(probe: Probe) -> str:
         said = answer.headers.get("cache-control", "")
         words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
         if not words & {"no-store", "private"} or words & {"public", "s-maxage"}:
-            step = "let platform/http_cache.py say who may keep it, and the route nothing else"
+            step = "let platform/http_cache/ say who may keep it, and the route nothing else"
             raise Gap(f"{path} answered with Cache-Control: {said or 'nothing'} to a request with {name}", step)
     return f"{path} answered with no-store or private to requests with {' or '.join(PERSONAL)}"
 
