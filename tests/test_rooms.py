@@ -1,4 +1,4 @@
-"""Rooms declare themselves by one typed object; the door runs their hooks in a known order, whatever one of them does."""
+"""Rooms declare themselves by one typed object, and the door runs their hooks in order, whatever one of them does."""
 
 import json
 from pathlib import Path
