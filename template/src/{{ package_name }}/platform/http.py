@@ -66,8 +66,6 @@ class Door:
 
         try:
             _call(self.begin, context)
-            if not (context.sampled and self.state.native_spans):
-                scope["fastapi.telemetry"] = None  # says no to FastAPI, before it asks what it may do
             await self.app(scope, receive, watched)
         except Exception as error:
             context.error = error  # answered further in, and logged by `finish`

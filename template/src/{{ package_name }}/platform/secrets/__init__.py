@@ -7,12 +7,11 @@ variable by hand has a reason (`docs/secrets.md`, break-glass).
 import asyncio
 import random
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
 
 import structlog
@@ -22,7 +21,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from ..room import Room, find_module
 from ..settings import Away, RealInProduction, Refused, RoomSettings, compose, part
-from ..state import NotReady, State, state_of
+from ..state import Metric, NotReady, State, state_of
+from ..threads import in_thread
 from .backend import Backend, BackendKind, Snapshot
 
 PATIENCE = 30  # seconds for the first answer; then the process ends, and its supervisor tries again
@@ -108,13 +108,18 @@ class Store:
         leases = self.backend.leases if self.backend else {}
         return {name: (max(0.0, lease.until - time.monotonic()), lease.seconds) for name, lease in leases.items()}
 
+    def observe(self, which: int) -> Iterator[tuple[float, dict[str, str]]]:
+        """The seconds that are left of each lease (0), or that it had (1)."""
+        for name, seconds in self.leases().items():
+            yield seconds[which], {"lease": name}
+
     async def follow(self, backend: Backend) -> None:
         """Keep the values current until cancelled: nothing that a backend does ends this."""
         tries = 0
         while True:
             await asyncio.sleep(self.look)
             try:
-                self._take(await _apart(backend.read))
+                self._take(await in_thread(backend.read))  # which has time-outs of its own
                 self._say(None)
                 tries = 0
             except Exception as error:
@@ -161,21 +166,6 @@ class Store:
             else:
                 listener.told, listener.failed = value, False
                 log.info("secret rotated")
-
-
-async def _apart(call: Callable[[], T]) -> T:
-    """Call it in a thread that dies with the process: a far end that hangs holds neither the loop nor the exit."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="secrets", daemon=True).start()
-    return await asyncio.wrap_future(future)
 
 
 class _Source(PydanticBaseSettingsSource):
@@ -225,7 +215,13 @@ class Settings(Where):
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Offer the store."""
-    state_of(app).secrets = part(settings, Settings)._store
+    store, state = part(settings, Settings)._store, state_of(app)
+    state.secrets = store
+    for which, name, description in (
+        (0, "secrets.lease.remaining", "Time until a lease ends, if nobody renews it."),
+        (1, "secrets.lease.duration", "Time for which a lease was given at first."),
+    ):
+        state.metrics.append(Metric(name, "s", description, partial(store.observe, which)))
 
 
 @asynccontextmanager
