@@ -158,6 +158,7 @@ def _excluded(scope: Scope) -> bool:
 
 @asynccontextmanager
 async def _lifespan(app: Service) -> AsyncIterator[None]:
+    app.state.platform.closing = asyncio.Event()  # of this event loop
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_flush, app.state.platform.flushes)
         for name, room in app.rooms.items():

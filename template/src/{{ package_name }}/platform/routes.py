@@ -48,5 +48,3 @@ def _walk(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[Any, str]]
             yield from _walk(inner, path)
         if route.endpoint:
             yield route.endpoint, path
-        elif app := getattr(route, "app", None):  # of a mount: what it serves itself, or finds no route for
-            yield app, f"{path}/{{path:path}}"

@@ -3,6 +3,7 @@
 Rooms do not import one another, so each can be read, replaced or removed alone.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -93,7 +94,10 @@ class Cache(Protocol):
         """
 
     async def invalidate(self, *tags: str) -> None:
-        """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
+        """Forget all values that have one of the tags, after the commit of what changed them. Never fails.
+
+        Without tags it does nothing.
+        """
 
 
 class NoCache:
@@ -205,6 +209,7 @@ class State:
 
     settings: RoomSettings
     draining: bool = False
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams have to end: docs/streams.md
     cache: Cache = field(default_factory=NoCache)
     database: Database | None = None
     errors: ErrorReports | None = None

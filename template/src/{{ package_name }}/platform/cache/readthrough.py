@@ -63,6 +63,8 @@ class ReadThrough:
 
     async def invalidate(self, *tags: str) -> None:
         """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
+        if not tags:
+            return
         mark = object()
         held = dict.fromkeys(tags if len(self.held) < MOST else [EVERYTHING], mark)
         self.held |= held  # from now on nobody in this process gets an old value
@@ -70,7 +72,7 @@ class ReadThrough:
             if not carried.isdisjoint(held):
                 del self.flights[name]
         try:
-            if held and not self.breaker.tripped:
+            if not self.breaker.tripped:
                 async with self._call("invalidate", "tags"):
                     await self._renew(held)
         finally:  # also where the request is cancelled

@@ -1,10 +1,7 @@
 """Database backups: what shall be backed up is there, and really stored."""
 
-import importlib.util
-
 from ..engine import Gap, NotApplicable, Probe, check
-
-ROOM = f"{__name__.split('.')[0]}.platform.db"
+from ..project import has_room
 
 LINE = (
     'add to ready.toml: [probe.write] path = "/v1/…", body = { name = "{marker}" }, row = "/v1/…/{id}" '
@@ -51,5 +48,5 @@ async def rows(probe: Probe) -> str:
 
 
 def _applies() -> None:
-    if importlib.util.find_spec(ROOM) is None:
+    if not has_room("db"):
         raise NotApplicable("because the service was made without a database (database=none)")

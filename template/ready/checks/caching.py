@@ -1,13 +1,12 @@
 """Performance and caching: copies save work where they are right, and nobody keeps what is somebody's own."""
 
 import asyncio
-import importlib.util
 import time
 
 from ..engine import Gap, NotApplicable, Probe, check
 from ..far import total
+from ..project import has_room
 
-ROOM = f"{__name__.split('.')[0]}.platform.cache"
 HITS = 'cache_requests_total{cache_result="hit"}'
 SCRAPE = 70.0  # seconds for a metric: Prometheus looks once a minute where nobody has told it otherwise
 
@@ -52,7 +51,7 @@ async def private(probe: Probe) -> str:
 async def hits(probe: Probe) -> str:
     """What is read again comes from the cache, and is counted where metrics are kept."""
     end, write = probe.config.far_ends.metrics, probe.config.probe.write
-    if importlib.util.find_spec(ROOM) is None:
+    if not has_room("cache"):
         raise NotApplicable("because the room cache is gone")
     if write is None:
         raise NotApplicable("because no route that writes is named, see backups.rows")
