@@ -1,18 +1,14 @@
 """The platform: one room per production concern, put together by `create_app`.
 
-A room is a module. It exposes only what it needs of `Settings`, `install(app, settings)`, the hooks of the door
-(`begin`, `respond`, `finish`), `describe(schema, app)` for the OpenAPI document, `lifespan(app, settings)` and
-`readiness(state)`.
+A room is a module, or a folder, that declares itself by one object `ROOM`: see `room.Room`.
 """
 
 import asyncio
-import importlib
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
 from importlib import metadata
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import features
 from .http import Door
+from .room import Room, find_module
 from .settings import RoomSettings, compose
 from .state import PROBES, State, current
 
@@ -44,7 +41,7 @@ ROOMS = (
     # entity tags, 304, who may keep what
     "http_cache",
     # what the CDN has to forget
-    "cdn",
+    "http_cache.purge",
     # /livez, /readyz, /version
     "health",
     # /docs and /openapi.json
@@ -60,45 +57,34 @@ ROOMS = (
     # values that are dear to make, kept for a while
     "cache",
 )
-REQUIRED = {"health", "logs", "problems", "security", "server"}
 ROOM_DEADLINE = 10  # seconds for one room to open or to close
 FLUSH_DEADLINE = 5  # seconds for all together to send what they still hold
 
 
-def _load(names: Iterable[str]) -> list[ModuleType]:
-    """Import the rooms that exist; one whose file is gone is left out."""
-    rooms = []
-    for name in names:
-        try:
-            rooms.append(importlib.import_module(f".{name}", __package__))
-        except ModuleNotFoundError as error:
-            if error.name != f"{__package__}.{name}":
-                raise
-    return rooms
+# The one lookup of rooms by name; a room whose file is gone is left out.
+_rooms: dict[str, Room] = {name: found.ROOM for name in ROOMS if (found := find_module(name, __name__))}
 
 
-def _name(room: ModuleType) -> str:
-    return room.__name__.rpartition(".")[2]
+def _settings_of(names: Collection[str]) -> type[RoomSettings]:
+    return compose(room.settings for name, room in _rooms.items() if name in names)
 
-
-_rooms = _load(ROOMS)
 
 if TYPE_CHECKING:
     PlatformSettings = RoomSettings
 else:
-    PlatformSettings = compose(_rooms)
+    PlatformSettings = _settings_of(ROOMS)
 
 
 def settings_for(*rooms: str) -> type[RoomSettings]:
     """The settings of a command: those of the rooms that it works with, and what the room `secrets` knows of them."""
-    return compose(room for room in _rooms if _name(room) in {"secrets", *rooms})
+    return _settings_of({"secrets", *rooms})
 
 
 class Service(FastAPI):
     """FastAPI with the door in front and the rooms' share in the OpenAPI document."""
 
     door: Door
-    rooms: list[ModuleType]
+    rooms: dict[str, Room]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.door(scope, receive, send)
@@ -106,8 +92,8 @@ class Service(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
             schema = super().openapi()
-            for room in self.rooms:
-                if hasattr(room, "describe"):
+            for room in self.rooms.values():
+                if room.describe:
                     room.describe(schema, self)
         return super().openapi()
 
@@ -123,11 +109,11 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         ValueError: `without` names a room that does not exist, or one that the service cannot do without.
     """
     for name in without:
-        if name in REQUIRED:
-            raise ValueError(f"the room {name!r} cannot be left out")
         if name not in ROOMS:
             near = get_close_matches(name, ROOMS, 1)
             raise ValueError(f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if name in _rooms and _rooms[name].required:
+            raise ValueError(f"the room {name!r} cannot be left out")
     about = metadata.metadata(__name__.split(".")[0])
     app = Service(
         title=about["Name"],
@@ -140,15 +126,15 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         # The room `telemetry` measures and decides; where it is absent or instruments otherwise, FastAPI looks away.
         telemetry={"metrics": False, "logs": False, "operation_spans": False, "exclude": _excluded},
     )
-    app.rooms = [room for room in _rooms if _name(room) not in without]
+    app.rooms = {name: room for name, room in _rooms.items() if name not in without}
     app.state.platform = State(settings)
-    app.door = Door(super(Service, app).__call__, app.rooms, app.state.platform)
+    app.door = Door(super(Service, app).__call__, app.rooms.values(), app.state.platform)
     features.install(app)  # its routes come first: each that does not match costs a request
-    for room in reversed(app.rooms):  # the middleware added last is the outermost
-        if hasattr(room, "install"):
+    for name, room in reversed(app.rooms.items()):  # the middleware added last is the outermost
+        if room.install:
             room.install(app, settings)
-        if hasattr(room, "readiness"):
-            app.state.platform.readiness[_name(room)] = room.readiness
+        if room.readiness:
+            app.state.platform.readiness[name] = room.readiness
     _show_probes(app)
     return app
 
@@ -164,27 +150,27 @@ def _show_probes(app: FastAPI) -> None:
 
 
 def _excluded(scope: Scope) -> bool:
-    exchange = current.get()
-    return not (exchange and exchange.sampled and exchange.state.native_spans)
+    context = current.get()
+    return not (context and context.sampled and context.state.native_spans)
 
 
 @asynccontextmanager
 async def _lifespan(app: Service) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_flush, app.state.platform.flushes)
-        for room in app.rooms:
-            if hasattr(room, "lifespan"):
-                context = room.lifespan(app, app.state.platform.settings)
+        for name, room in app.rooms.items():
+            if room.lifespan:
+                lifespan = room.lifespan(app, app.state.platform.settings)
                 async with asyncio.timeout(ROOM_DEADLINE):
-                    await context.__aenter__()
-                stack.push_async_callback(_close, _name(room), context)
+                    await lifespan.__aenter__()
+                stack.push_async_callback(_close, name, lifespan)
         yield
 
 
-async def _close(room: str, context: Any) -> None:
+async def _close(room: str, lifespan: AbstractAsyncContextManager[None]) -> None:
     try:
         async with asyncio.timeout(ROOM_DEADLINE):
-            await context.__aexit__(None, None, None)
+            await lifespan.__aexit__(None, None, None)
     except TimeoutError:
         structlog.get_logger("platform").error("room did not close in time", room=room, seconds=ROOM_DEADLINE)
 

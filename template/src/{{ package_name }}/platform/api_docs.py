@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from .room import Room
 from .settings import RoomSettings, part
 
 # Swagger UI writes style attributes; its scripts are files of this origin, so scripts need no exception.
@@ -59,3 +60,6 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     app.add_route("/docs", page, include_in_schema=False)
     app.add_route("/docs/start.js", start, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+ROOM = Room(settings=Settings, install=install)

@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from .room import Room
 from .settings import RoomSettings
 from .state import QUIET, state_of
 
@@ -134,3 +135,6 @@ def _example(app: FastAPI) -> str:
 
 def _last_run() -> Path | None:
     return max(RUNS.glob("*.json"), default=None)
+
+
+ROOM = Room(install=install)

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 
+from .room import Room
 from .settings import RoomSettings
 from .state import NotReady, Readiness, State, state_of
 
@@ -76,3 +77,6 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
             "commit": settings.git_commit,
             "environment": settings.environment,
         }
+
+
+ROOM = Room(install=install, required=True)

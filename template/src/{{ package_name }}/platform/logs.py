@@ -18,8 +18,9 @@ from opentelemetry import trace
 from pydantic import BeforeValidator
 
 from .redaction import redact
+from .room import Room
 from .settings import RoomSettings, part
-from .state import QUIET, Exchange, Line, State, current, state_of
+from .state import QUIET, Line, RequestContext, State, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 # Values of the platform's own making, in which no secret can be: most of each line.
@@ -59,11 +60,11 @@ class Settings(RoomSettings):
 
 
 def _ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if exchange := current.get():
-        event.setdefault("request_id", exchange.request_id)
-        event.setdefault("trace_id", exchange.trace_id)
-        if exchange.span_id:
-            event.setdefault("span_id", _inner() or exchange.span_id)
+    if context := current.get():
+        event.setdefault("request_id", context.request_id)
+        event.setdefault("trace_id", context.trace_id)
+        if context.span_id:
+            event.setdefault("span_id", _inner() or context.span_id)
     elif span_id := _inner():
         event.setdefault("trace_id", f"{trace.get_current_span().get_span_context().trace_id:032x}")
         event.setdefault("span_id", span_id)
@@ -169,22 +170,22 @@ def _bridge(level: int, shared: list[structlog.typing.Processor], last: list[str
     logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
 
 
-def finish(exchange: Exchange) -> None:
+def finish(context: RequestContext) -> None:
     """Write the access line, and the error that nobody had an answer for."""
-    path = exchange.scope["path"]
-    if exchange.error:
-        structlog.get_logger("errors").error("unhandled error", exc_info=exchange.error)
+    path = context.scope["path"]
+    if context.error:
+        structlog.get_logger("errors").error("unhandled error", exc_info=context.error)
     event = {
-        "method": exchange.scope.get("method", "WEBSOCKET"),
+        "method": context.scope.get("method", "WEBSOCKET"),
         "path": path[:256],
-        "route": exchange.route,
-        "status": exchange.status,
-        "bytes": exchange.sent,
-        "ms": round(exchange.seconds * 1000, 2),
+        "route": context.route,
+        "status": context.status,
+        "bytes": context.sent,
+        "ms": round(context.seconds * 1000, 2),
     }
     if path in QUIET:
         access.debug("request", **event)
-    elif exchange.state.write is None:
+    elif context.state.write is None:
         access.info("request", **event)
     else:
         if path != event["route"]:  # else nothing in it is the client's
@@ -192,10 +193,13 @@ def finish(exchange: Exchange) -> None:
         event |= {
             "event": "request",
             "level": "info",
-            "request_id": exchange.request_id,
+            "request_id": context.request_id,
             "timestamp": datetime.now(UTC),
-            "trace_id": exchange.trace_id,
+            "trace_id": context.trace_id,
         }
-        if exchange.span_id:
-            event["span_id"] = exchange.span_id
-        exchange.state.write(event)
+        if context.span_id:
+            event["span_id"] = context.span_id
+        context.state.write(event)
+
+
+ROOM = Room(settings=Settings, install=install, finish=finish, required=True)

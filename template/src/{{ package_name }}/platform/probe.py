@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from .room import Room
 from .settings import RoomSettings, part
 
 HEADER = "X-Ready-Probe"
@@ -84,3 +85,6 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     key = part(settings, Settings).ready_probe_key
     if key is not None:
         app.add_route(PATH, ErrorOnRequest(key.get_secret_value()), include_in_schema=False)  # type: ignore[arg-type]
+
+
+ROOM = Room(settings=Settings, install=install)

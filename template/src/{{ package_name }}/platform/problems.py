@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from .room import Room
 from .settings import RoomSettings
 from .state import current
 
@@ -107,8 +108,8 @@ def response(
         "detail": detail,
         "code": code,
     }
-    if exchange := current.get():
-        document |= {"request_id": exchange.request_id, "trace_id": exchange.trace_id}
+    if context := current.get():
+        document |= {"request_id": context.request_id, "trace_id": context.trace_id}
     if errors:
         document["errors"] = errors
     return Response(orjson.dumps(document), status, headers, media_type="application/problem+json")
@@ -116,9 +117,9 @@ def response(
 
 def _methods(app: FastAPI, first: str) -> str:
     """All methods of the path; the router knows but those of the first route that has it."""
-    exchange = current.get()
-    same = [c for c in iter_route_contexts(app.routes) if exchange and c.path_format == exchange.route]
-    return ", ".join(sorted({method for context in same for method in context.methods or ()})) or first
+    context = current.get()
+    same = [each for each in iter_route_contexts(app.routes) if context and each.path_format == context.route]
+    return ", ".join(sorted({method for route in same for method in route.methods or ()})) or first
 
 
 def _say(error: Exception, status: int) -> None:
@@ -192,3 +193,6 @@ def describe(schema: dict[str, Any], app: FastAPI) -> None:
         for operation in path.values():
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
+
+
+ROOM = Room(install=install, describe=describe, required=True)

@@ -11,8 +11,9 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .problems import response
+from .room import Room
 from .settings import Names, RealInProduction, RoomSettings, part
-from .state import PROBES, Exchange
+from .state import PROBES, Headers, RequestContext
 
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -83,9 +84,12 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     app.add_middleware(Gate, settings=part(settings, Settings))
 
 
-def respond(exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
+def respond(context: RequestContext, headers: Headers) -> None:
     """Add the headers that are not there yet."""
     there = {name.lower() for name, _ in headers}
     headers += [header for header in HEADERS if header[0] not in there]
-    if exchange.scope["scheme"] in ("https", "wss") and HSTS[0] not in there:
+    if context.scope["scheme"] in ("https", "wss") and HSTS[0] not in there:
         headers.append(HSTS)
+
+
+ROOM = Room(settings=Settings, install=install, respond=respond, required=True)

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from pydantic import Field
 from uvicorn.supervisors import ChangeReload
 
+from .room import Room
 from .settings import Names, RoomSettings, part
 from .state import State, state_of
 
@@ -142,3 +143,6 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "unknown host"
         print(f"cannot listen on {host}:{port}: {reason}; set HOST or PORT to a free address", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+ROOM = Room(settings=Settings, required=True)

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, SecretStr, ValidationError
@@ -108,10 +107,10 @@ OrOff = BeforeValidator(_none_if_off)  # the literal `off` is None, and counts a
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment
 
 
-def compose(rooms: Iterable[ModuleType]) -> type[RoomSettings]:
-    """Join the `Settings` of the rooms that are present into one class."""
-    bases = tuple(room.Settings for room in rooms if hasattr(room, "Settings"))
-    return type("PlatformSettings", bases or (RoomSettings,), {"__module__": __name__})
+def compose(kinds: Iterable[type[RoomSettings] | None]) -> type[RoomSettings]:
+    """Join the settings of the rooms that are present, and have some, into one class."""
+    bases = tuple(filter(None, kinds)) or (RoomSettings,)
+    return type("PlatformSettings", bases, {"__module__": __name__})
 
 
 def part(settings: RoomSettings, kind: type[Part]) -> Part:

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from .settings import RoomSettings
 
 Json = Mapping[str, Any]
+Headers = list[tuple[bytes, bytes]]  # as ASGI has them
 T = TypeVar("T")
 # Asked every few seconds, by address, by whoever starts and balances: neither traffic nor news.
 PROBES = {"/livez", "/readyz"}
@@ -128,10 +129,10 @@ class NoCache:
 class Telemetry(Protocol):
     """The room `telemetry`, while it has somewhere to send to."""
 
-    def begin(self, exchange: "Exchange") -> None:
+    def begin(self, context: "RequestContext") -> None:
         """Decide whether the request is sampled."""
 
-    def finish(self, exchange: "Exchange") -> None:
+    def finish(self, context: "RequestContext") -> None:
         """Count the request."""
 
 
@@ -182,7 +183,7 @@ class ErrorReports(Protocol):
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request and its answer, as far as known: made by the door, read by the rooms that watch.
 
     Ids are those of W3C Trace Context, in hex. `span_id` is empty where there is no span: telemetry is off, or the
@@ -235,7 +236,7 @@ class Exchange:
         return str(prefix + path)
 
 
-current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 
 Readiness = Callable[["State"], Awaitable[str]]
 Line = Callable[[Mapping[str, Any]], None]

@@ -23,8 +23,8 @@ from sqlalchemy.pool import NullPool
 
 from ..platform import settings_for
 from ..platform.db import CONNECT, Settings
-from ..platform.db_url import url_of
-from ..platform.revisions import at_least, heads
+from ..platform.db.revisions import at_least, heads
+from ..platform.db.url import url_of
 from ..platform.settings import EXIT_REFUSED, load, part
 from ..platform.state import NotReady
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from ...platform.http_policy import Changes, HttpPolicy, IfMatch, demand
+from ...platform.http_cache.policy import Changes, HttpPolicy, IfMatch, demand
 from . import service
 from .schemas import IdempotencyKey, Item, NewItem, Page
 from .store import ItemStore, open_store

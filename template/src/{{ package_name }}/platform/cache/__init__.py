@@ -17,6 +17,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 from pydantic import AfterValidator, SecretStr
 
+from ..room import Room
 from ..settings import OrOff, RealInProduction, RoomSettings, part
 from ..state import state_of
 from .backend import Backend
@@ -83,3 +84,6 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     with suppress(asyncio.CancelledError):
         await watching
     await cache.backend.close()
+
+
+ROOM = Room(settings=Settings, install=install, lifespan=lifespan)

@@ -177,8 +177,8 @@ class ReadThrough:
 
     def _span(self, verb: str, what: str) -> Any:
         """One span where the request is sampled, else not even the question; keys stay out, they may hold anything."""
-        exchange, system = current.get(), self.backend.system
-        if not (exchange and exchange.sampled):
+        context, system = current.get(), self.backend.system
+        if not (context and context.sampled):
             return nullcontext(INVALID_SPAN)
         about = {"cache.policy": what, "db.operation.name": verb, "db.system.name": system}
         kind = SpanKind.INTERNAL if system == "memory" else SpanKind.CLIENT

@@ -5,7 +5,6 @@ variable by hand has a reason (`docs/secrets.md`, break-glass).
 """
 
 import asyncio
-import importlib
 import random
 import sys
 import threading
@@ -14,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
 
 import structlog
@@ -22,9 +20,10 @@ from fastapi import FastAPI
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from ..room import Room, find_module
 from ..settings import Away, RealInProduction, Refused, RoomSettings, compose, part
 from ..state import NotReady, State, state_of
-from .backend import Backend, Snapshot
+from .backend import Backend, BackendKind, Snapshot
 
 PATIENCE = 30  # seconds for the first answer; then the process ends, and its supervisor tries again
 LONGEST = 60  # seconds between two tries while the service runs
@@ -34,21 +33,14 @@ STORE = "secrets.store"  # among the values of the source: no setting and no var
 T = TypeVar("T")
 
 
-def _module(name: str) -> ModuleType | None:
-    try:
-        return importlib.import_module(f".{name}", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != f"{__package__}.{name}":
-            raise
-        return None
-
-
-BACKENDS = {name: found for name in ("files", "vault", "aws") if (found := _module(name))}
+BACKENDS: dict[str, BackendKind] = {
+    name: found.BACKEND for name in ("files", "vault", "aws") if (found := find_module(name, __name__))
+}
 
 if TYPE_CHECKING:
     _Parts = RoomSettings
 else:
-    _Parts = compose(BACKENDS.values())
+    _Parts = compose(kind.settings for kind in BACKENDS.values())
 
 
 class Where(_Parts):
@@ -204,11 +196,11 @@ class _Source(PydanticBaseSettingsSource):
 def _open(where: Where, fixed: Collection[str]) -> Store:
     if where.secrets_backend == "env":
         return Store()
-    module = BACKENDS.get(where.secrets_backend)
-    if module is None:
+    kind = BACKENDS.get(where.secrets_backend)
+    if kind is None:
         known = ", ".join(["env", *BACKENDS])
         raise Refused(f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}")
-    return Store(module.open_backend(where, time.monotonic), fixed)
+    return Store(kind.open(where, time.monotonic), fixed)
 
 
 class Settings(Where):
@@ -259,3 +251,6 @@ async def readiness(state: State) -> str:
         raise NotReady(f"the lease has ended: {', '.join(gone)}")
     kind = type(store.backend).__name__
     return f"secrets of {kind} are current: {len(store.values)}" if store.backend else "in the environment"
+
+
+ROOM = Room(settings=Settings, install=install, lifespan=lifespan, readiness=readiness)

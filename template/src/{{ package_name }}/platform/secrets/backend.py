@@ -1,10 +1,12 @@
 """What a backend of secrets is: something that is asked now and then, and may block while it answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
+
+from ..settings import RoomSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,7 @@ class Snapshot:
 
 
 class Backend(Protocol):
-    """Asked by one thread at a time, so it needs no lock; `leases` is replaced as a whole, since others read it.
-
-    A module of a backend has a function `open_backend(settings, clock)`, and `Settings` where it needs some.
-    """
+    """Asked by one thread at a time, so it needs no lock; `leases` is replaced as a whole, since others read it."""
 
     leases: Mapping[str, Lease]
 
@@ -50,6 +49,19 @@ class Backend(Protocol):
             Away: It does not answer now.
             Refused: It answered, and says no. Neither text holds a value.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class BackendKind:
+    """What the module of a backend declares, as `BACKEND`.
+
+    Args:
+        settings: Its environment variables.
+        open: Makes one from them and a clock such as `time.monotonic`; it may raise `Refused`, and asks nothing yet.
+    """
+
+    settings: type[RoomSettings]
+    open: Callable[[RoomSettings, Callable[[], float]], Backend]
 
 
 def settings_of(secret: Mapping[str, Any]) -> dict[str, str]:

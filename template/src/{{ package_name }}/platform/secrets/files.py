@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..settings import Away, Refused, RoomSettings, part
-from .backend import Lease, Snapshot
+from .backend import BackendKind, Lease, Snapshot
 
 LOOK = 5  # seconds; kubelet itself takes up to a minute and a half
 
@@ -59,3 +59,6 @@ class Files:
 def open_backend(settings: RoomSettings, clock: Callable[[], float] = time.monotonic) -> Files:
     """The files in `SECRETS_DIR`."""
     return Files(part(settings, Settings).secrets_dir)
+
+
+BACKEND = BackendKind(Settings, open_backend)

@@ -23,13 +23,14 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import QueuePool
 from starlette.responses import Response
 
-from .db_capacity import compare
-from .db_faults import fault_of, leave_read_only
-from .db_url import DatabaseUrl, known, url_of
-from .problems import response
+from ..problems import response
+from ..room import Room
+from ..settings import RealInProduction, RoomSettings, part
+from ..state import NotReady, State, state_of
+from .capacity import compare
+from .faults import fault_of, leave_read_only
 from .revisions import at_least, heads
-from .settings import RealInProduction, RoomSettings, part
-from .state import NotReady, State, state_of
+from .url import DatabaseUrl, known, url_of
 
 ANSWER = 1.5  # seconds for the database to answer a probe
 CONNECT = 3  # seconds to reach a server
@@ -254,3 +255,6 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
 async def readiness(state: State) -> str:
     """Whether the database answers with a schema that this code can use."""
     return await state.database.look() if state.database else ""
+
+
+ROOM = Room(settings=Settings, install=install, lifespan=lifespan, readiness=readiness)

@@ -15,10 +15,11 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.types import Scope
 
-from .problems import PreconditionFailed
+from ..problems import PreconditionFailed
+from ..state import Headers
 
-TAGS = "http_policy.tags"  # in the scope of a request
-CHANGES = "http_policy.changes"
+TAGS = "http_cache.tags"  # in the scope of a request
+CHANGES = "http_cache.changes"
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 section 8.8.3
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -51,7 +52,7 @@ def _quoted(tags: Iterable[str]) -> list[str]:
     return [quote(each, safe="/:@=+*") for each in tags]
 
 
-def tag_headers(tags: Iterable[str]) -> list[tuple[bytes, bytes]]:
+def tag_headers(tags: Iterable[str]) -> Headers:
     """What tells a CDN under which tags a copy is kept: Fastly's header, and Cloudflare's."""
     names = _quoted(tags)
     return [(b"surrogate-key", " ".join(names).encode()), (b"cache-tag", ",".join(names).encode())] if names else []

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI
@@ -14,10 +14,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from .state import Line, release_of
-
-if TYPE_CHECKING:
-    from .telemetry import Settings
+from ..state import Line, release_of
+from .settings import Settings
 
 # Set from the pod's own fields (downward API); names of https://opentelemetry.io/docs/specs/semconv/resource/k8s/.
 POD = (
@@ -47,7 +45,7 @@ class Parts:
     flushes: list[Callable[[], object]] = field(default_factory=list)
 
 
-def build(app: FastAPI, settings: "Settings", watchers: Sequence[Any]) -> Parts:
+def build(app: FastAPI, settings: Settings, watchers: Sequence[Any]) -> Parts:
     """Make the providers that the settings of the room ask for; nothing is sent before they are used.
 
     Args:
@@ -59,10 +57,10 @@ def build(app: FastAPI, settings: "Settings", watchers: Sequence[Any]) -> Parts:
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     parts, resource = Parts(), _resource(app, settings)
     if settings.sends("traces") or watchers:
-        from . import telemetry_traces
+        from . import traces
 
         far = _far(settings, "traces") if settings.sends("traces") else None
-        parts.tracers = telemetry_traces.make(settings.otel_traces_sampler, settings.ratio, resource, far, watchers)
+        parts.tracers = traces.make(settings.otel_traces_sampler, settings.ratio, resource, far, watchers)
         parts.flushes.append(parts.tracers.shutdown)
     if readers := _readers(settings):
         parts.meters = MeterProvider(readers, resource, shutdown_on_exit=False)
@@ -73,7 +71,7 @@ def build(app: FastAPI, settings: "Settings", watchers: Sequence[Any]) -> Parts:
     return parts
 
 
-def _resource(app: FastAPI, settings: "Settings") -> Resource:
+def _resource(app: FastAPI, settings: Settings) -> Resource:
     given = settings.pairs("otel_resource_attributes")
     if settings.otel_service_name:
         given["service.name"] = settings.otel_service_name
@@ -87,7 +85,7 @@ def _resource(app: FastAPI, settings: "Settings") -> Resource:
     return Resource.create({**ours, **pod, **given})
 
 
-def _far(settings: "Settings", signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
+def _far(settings: Settings, signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
     """The arguments of an exporter; a signal's own variable wins over the common one."""
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
     return {
@@ -97,7 +95,7 @@ def _far(settings: "Settings", signal: Literal["logs", "metrics", "traces"]) -> 
     }
 
 
-def _readers(settings: "Settings") -> list[Any]:
+def _readers(settings: Settings) -> list[Any]:
     if settings.sends("metrics"):
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -127,7 +125,7 @@ def _scraped(host: str, port: int) -> Any:
     return reader
 
 
-def _lines(settings: "Settings", resource: Resource) -> tuple[Line, Callable[[], object]]:
+def _lines(settings: Settings, resource: Resource) -> tuple[Line, Callable[[], object]]:
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .http_policy import TAGS, HttpPolicy, entity_tag, matches, policy_of, tag_headers
-from .settings import RoomSettings
-from .state import Exchange
+from ..room import Room
+from ..settings import RoomSettings
+from ..state import Headers, RequestContext
+from .policy import TAGS, HttpPolicy, entity_tag, matches, policy_of, tag_headers
 
 MOST = 262_144  # bytes: what is larger is not held back for a tag
 NO_STORE = (b"cache-control", b"no-store")
@@ -20,7 +21,6 @@ PERSONAL = (b"authorization", b"cookie")
 # RFC 9110 section 15.4.5: a 304 describes no content; and it sets no cookie, for a cache may serve it to others.
 CONTENT = b"content-encoding content-language content-length content-range content-type last-modified"
 NOT_IN_304 = {*CONTENT.split(), b"set-cookie"}
-Headers = list[tuple[bytes, bytes]]
 
 
 class HttpCache:
@@ -120,7 +120,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     app.add_middleware(HttpCache)
 
 
-def respond(exchange: Exchange, headers: Headers) -> None:
+def respond(context: RequestContext, headers: Headers) -> None:
     """Have nothing kept of which nobody has said that it may be."""
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append(NO_STORE)
@@ -135,3 +135,6 @@ def describe(schema: dict[str, Any], app: FastAPI) -> None:
         if operation and "GET" in (route.methods or ()) and policy_of({"endpoint": route.endpoint}):
             operation.setdefault("parameters", []).append(known)
             operation["responses"]["304"] = {"description": "A copy that the client has is right"}
+
+
+ROOM = Room(install=install, respond=respond, describe=describe)

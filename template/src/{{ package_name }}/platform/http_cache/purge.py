@@ -15,9 +15,10 @@ import structlog
 from fastapi import FastAPI
 from pydantic import Field, SecretStr, model_validator
 
-from .http_policy import changes_of
-from .settings import RoomSettings, part
-from .state import Exchange, state_of
+from ..room import Room
+from ..settings import RoomSettings, part
+from ..state import Headers, RequestContext, state_of
+from .policy import changes_of
 
 # https://developers.cloudflare.com/cache/how-to/purge-cache/: operations per request, on every plan
 MOST = 100
@@ -122,10 +123,10 @@ class Cloudflare:
             return answer.status, answer.read(65_536), int(after) if after.isdigit() else 0
 
 
-def respond(exchange: Exchange, headers: object) -> None:
+def respond(context: RequestContext, headers: Headers) -> None:
     """Pass on what a request has changed: its transaction is over, its answer not yet out."""
-    cdn = exchange.state.cdn
-    if cdn and exchange.status < 400 and (tags := changes_of(exchange.scope)):
+    cdn = context.state.cdn
+    if cdn and context.status < 400 and (tags := changes_of(context.scope)):
         cdn.purge(tags)
 
 
@@ -147,3 +148,6 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     state.cdn = cdn
     yield
     state.flushes.append(cdn.close)
+
+
+ROOM = Room(settings=Settings, respond=respond, lifespan=lifespan)

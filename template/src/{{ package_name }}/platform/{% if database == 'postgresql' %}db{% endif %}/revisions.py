@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .state import NotReady
+from ..state import NotReady
 
 
 def heads(migrations: Path) -> dict[str, set[str]]:

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind, Status
 
-from .redaction import redact
-from .state import current
+from ..redaction import redact
+from ..state import current
 
 # Queries hold what people searched, and their tokens: the path says which call it was.
 QUERIES = ("url.query",)
@@ -41,9 +41,9 @@ class _Ids(RandomIdGenerator):
     """Gives the first span of a sampled request the trace id that the door has made for it."""
 
     def generate_trace_id(self) -> int:
-        exchange = current.get()
-        if exchange and exchange.sampled and not exchange.span_id:
-            return int(exchange.trace_id, 16)
+        context = current.get()
+        if context and context.sampled and not context.span_id:
+            return int(context.trace_id, 16)
         return super().generate_trace_id()
 
 
@@ -51,11 +51,11 @@ class _Note(SpanProcessor):
     """Tells the rooms which span is the request's."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        exchange = current.get()
-        if exchange and not exchange.span_id and span.kind is SpanKind.SERVER:
+        context = current.get()
+        if context and not context.span_id and span.kind is SpanKind.SERVER:
             found = span.get_span_context()
-            exchange.trace_id, exchange.span_id = f"{found.trace_id:032x}", f"{found.span_id:016x}"
-            exchange.span = span
+            context.trace_id, context.span_id = f"{found.trace_id:032x}", f"{found.span_id:016x}"
+            context.span = span
 
 
 class Redacting(SpanExporter):

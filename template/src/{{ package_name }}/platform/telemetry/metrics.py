@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from .state import PROBES, Database, Exchange, Secrets, State
+from ..state import PROBES, Database, RequestContext, Secrets, State
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
 TICK = 0.25  # seconds between two looks at the event loop
@@ -118,28 +118,28 @@ class Requests:
         )
         self.series: dict[tuple[str | None, str, str, int, str], Series] = {}
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, context: RequestContext) -> None:
         """See a request come."""
-        if exchange.scope["type"] == "http" and exchange.scope["path"] not in PROBES:
-            scheme = "https" if exchange.scope["scheme"] == "https" else "http"  # a proxy may say anything
-            exchange.counted = (exchange.method, scheme)
-            self.active[exchange.counted] += 1
+        if context.scope["type"] == "http" and context.scope["path"] not in PROBES:
+            scheme = "https" if context.scope["scheme"] == "https" else "http"  # a proxy may say anything
+            context.counted = (context.method, scheme)
+            self.active[context.counted] += 1
 
-    def finish(self, exchange: Exchange) -> None:
+    def finish(self, context: RequestContext) -> None:
         """See it answered."""
-        if not exchange.counted:
+        if not context.counted:
             return
-        self.active[exchange.counted] -= 1
-        status = exchange.status or 500
-        error = "" if status < 500 else type(exchange.error).__qualname__ if exchange.error else str(status)
-        key = (exchange.route, *exchange.counted, status, error)
+        self.active[context.counted] -= 1
+        status = context.status or 500
+        error = "" if status < 500 else type(context.error).__qualname__ if context.error else str(status)
+        key = (context.route, *context.counted, status, error)
         series = self.series.get(key)
         if series is None:
             series = self.series[key] = Series(self.duration, _attributes(*key))
-        if exchange.span_id:
-            series.show(exchange.seconds, exchange.trace_id, exchange.span_id)
+        if context.span_id:
+            series.show(context.seconds, context.trace_id, context.span_id)
         else:
-            series.add(exchange.seconds)
+            series.add(context.seconds)
 
     def _active(self, options: CallbackOptions) -> Found:
         for series in list(self.series.values()):
