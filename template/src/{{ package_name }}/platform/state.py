@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import orjson
 from fastapi import FastAPI
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from .settings import RoomSettings
 
@@ -255,7 +255,7 @@ class State:
     idempotency: Idempotency | None = None
     secrets: Secrets | None = None
     telemetry: Telemetry | None = None
-    native_spans: bool = False  # whether FastAPI makes the spans of requests itself
+    traced: ASGIApp | None = None  # where sampled requests go, unless FastAPI makes their spans itself
     readiness: dict[str, Readiness] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)  # told each line of the log, after redaction
     spans: list[Any] = field(default_factory=list)  # exporters of OpenTelemetry: given each span, after redaction

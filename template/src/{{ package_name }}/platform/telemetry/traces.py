@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, Status
 
 from ..redaction import redact
 from ..state import current
+from .pacing import Paced
 
 # Queries hold what people searched, and their tokens: the path says which call it was.
 QUERIES = ("url.query",)
@@ -70,7 +71,7 @@ class Redacting(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send copies without secrets."""
-        return self.exporter.export([_clean(span) for span in spans])
+        return self.exporter.export(Paced(spans, _clean))
 
     def shutdown(self) -> None:
         """Give up what is under way."""
@@ -108,7 +109,12 @@ _usual = lru_cache(1024)(redact)
 
 
 def make(
-    kind: str, ratio: float, resource: Resource, far: Mapping[str, Any] | None, watchers: Sequence[SpanExporter]
+    kind: str,
+    ratio: float,
+    resource: Resource,
+    far: Mapping[str, Any] | None,
+    watchers: Sequence[SpanExporter],
+    batch_size: int = 128,
 ) -> TracerProvider:
     """Make the provider of spans.
 
@@ -118,6 +124,7 @@ def make(
         resource: Who sends.
         far: Arguments of the exporter; None where nothing leaves the process.
         watchers: Given each span at once, inside the process.
+        batch_size: Spans that one request to the far end holds at most.
     """
     root = sampling.TraceIdRatioBased(ratio)
     samplers: dict[str, sampling.Sampler] = {
@@ -134,7 +141,8 @@ def make(
     for watcher in watchers:
         provider.add_span_processor(SimpleSpanProcessor(Redacting(watcher)))
     if far is not None:
-        provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter(**far))))
+        exporter = Redacting(OTLPSpanExporter(**far))
+        provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=batch_size))
     _trace_calls(provider)
     return provider
 
