@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.instrumentation import httpx
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind, Status
+from wrapt import register_post_import_hook
 
 from ..redaction import redact
 from ..state import current
@@ -148,7 +148,13 @@ def make(
 
 
 def _trace_calls(provider: TracerProvider) -> None:
-    """Make each call by httpx, where it is installed, one client span that hands its trace on."""
-    for library, kind in (("httpx", "HTTPXClientInstrumentor"), ("httpx2", "HTTPX2ClientInstrumentor")):
-        if find_spec(library):
-            getattr(httpx, kind)().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
+    """Make each call by httpx one client span that hands its trace on, once somebody has imported httpx."""
+
+    def instrument(library: ModuleType) -> None:
+        from opentelemetry.instrumentation import httpx
+
+        kind = httpx.HTTPXClientInstrumentor if library.__name__ == "httpx" else httpx.HTTPX2ClientInstrumentor
+        kind().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
+
+    for library in ("httpx", "httpx2"):
+        register_post_import_hook(instrument, library)
