@@ -18,17 +18,24 @@ INIT = f"{PLATFORM}/__init__.py"
 MAIN = "src/my_service/main.py"
 
 
+def assigned(file: Path, name: str) -> ast.expr | None:
+    """What a module assigns to a name."""
+    for line in ast.parse(file.read_text()).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name:
+            return line.value
+    return None
+
+
 def rooms() -> tuple[list[str], set[str]]:
-    """`ROOMS` and `REQUIRED` as the template says them: a later room is proven without a line here."""
-    code = ast.parse((ROOT / "template/src/{{ package_name }}/platform/__init__.py").read_text())
-    named = {
-        target.id: ast.literal_eval(line.value)
-        for line in code.body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name) and target.id in ("REQUIRED", "ROOMS")
-    }
-    return list(named["ROOMS"]), set(named["REQUIRED"])
+    """`ROOMS` as the template has them, and those that are required: a later room is proven without a line here."""
+    platform, required = ROOT / "template/src/{{ package_name }}/platform", set()
+    for file in (each for each in platform.rglob("*") if ".py" in each.suffix and each.is_file()):
+        declared = assigned(file, "ROOM")
+        if isinstance(declared, ast.Call) and any(word.arg == "required" for word in declared.keywords):
+            required.add(file.stem)
+    names = assigned(platform / "__init__.py", "ROOMS")
+    assert names
+    return list(ast.literal_eval(names)), required
 
 
 ROOMS, REQUIRED = rooms()
@@ -45,13 +52,14 @@ def leave_out(project: Project, folder: Path, room: str) -> Project:
 def users(root: Path, room: str) -> set[Path]:
     """What has to go with a room's file: all that imports it, a feature as a whole, and the room's own smoke tests.
 
-    Only `db` has any: a feature that keeps its rows in `platform.db` has nothing to do without it.
+    A feature that keeps its rows in `platform.db`, or says in `platform.http_cache` who may keep what, has nothing to
+    do without it, and its table is one that no model has any more.
     """
     found = {root / f"tests/rooms/test_{room}.py"}
     features = root / "src/my_service/features"
     for file in [*root.glob("src/**/*.py"), *root.glob("migrations/*.py"), *root.glob("tests/**/*.py")]:
-        if re.search(rf"^from \S*platform\.{room} import", file.read_text(), re.M):
-            found.add(file.parent if features in file.parents else file)
+        if re.search(rf"^from \S*platform\.{re.escape(room)}[. ]", file.read_text(), re.M):
+            found |= {file.parent, *root.glob("migrations/versions/*.py")} if features in file.parents else {file}
     return found
 
 
@@ -65,7 +73,7 @@ def delete(project: Project, folder: Path, room: str) -> Project:
 
 def unlink(root: Path, room: str) -> None:
     """Delete the file of a room, or its folder."""
-    path = root / PLATFORM / room
+    path = root / PLATFORM / room.replace(".", "/")
     shutil.rmtree(path) if path.is_dir() else path.with_suffix(".py").unlink()
 
 
@@ -117,7 +125,7 @@ def test_there_is_nothing_to_migrate_without_the_database_room(project: Project,
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/service.db"}
     assert "schema at" in leave_out(project, tmp_path / "unused", "db").cli("migrate", env=env).stdout
     alone = project.variant(tmp_path / "alone")
-    (alone.root / f"{PLATFORM}/db.py").unlink()
+    unlink(alone.root, "db")
     for service in (alone, delete(project, tmp_path / "gone", "db")):
         done = service.cli("migrate", env=env)
         assert (done.returncode, done.stdout) == (0, "not applicable: this service has no database\n")
@@ -175,9 +183,10 @@ def test_a_name_that_cannot_be_left_out_is_refused_with_why(project: Project) ->
 def brought_back(template: Path, folder: Path) -> list[str]:
     """The deleted rooms that are there again after an update to a release in which each of them changed."""
     service = make_service(template, folder)
-    files = [f"{PLATFORM}/{room}" + ".py" * (service / f"{PLATFORM}/{room}.py").exists() for room in REMOVABLE]
+    paths = [f"{PLATFORM}/{room.replace('.', '/')}" for room in REMOVABLE]
+    files = [path + ".py" * (service / f"{path}.py").exists() for path in paths]
     assert all((service / file).exists() for file in files)
-    for room in REMOVABLE:
+    for room in reversed(REMOVABLE):  # what is in a folder, before the folder
         unlink(service, room)
     commit(service)
     update(service)
@@ -197,7 +206,7 @@ def test_a_room_that_must_exist_would_come_back(tmp_path: Path) -> None:
 def test_a_service_without_any_room_that_may_go_starts(template: Path, project: Project, tmp_path: Path) -> None:
     made = Project(render(template, tmp_path / "service", include_example=False))
     made.venv = project.venv
-    for room in REMOVABLE:
+    for room in reversed(REMOVABLE):
         unlink(made.root, room)
     with made.serve(tmp_path / "run") as service:
         assert service.client.get("/readyz").json() == {"status": "ready", "parts": {}}

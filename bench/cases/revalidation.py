@@ -20,7 +20,7 @@ SIZE = 16_384  # bytes
 ROUTES = f"""
 from fastapi import APIRouter, Response
 
-from ...platform.http_policy import HttpPolicy
+from ...platform.http_cache.policy import HttpPolicy
 
 router = APIRouter()
 BODY = b"x" * {SIZE}

@@ -33,7 +33,7 @@ READ = """
 import json, sys
 from pydantic import SecretStr
 from my_service.platform.db import Settings
-from my_service.platform.db_url import url_of
+from my_service.platform.db.url import url_of
 found = []
 for text in json.loads(sys.argv[1]):
     try:

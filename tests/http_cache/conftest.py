@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...platform.http_policy import Changes, HttpPolicy, changed, tag
+from ...platform.http_cache.policy import Changes, HttpPolicy, changed, tag
 from ...platform.problems import NotFound
 
 router = APIRouter(prefix="/kept")

@@ -169,26 +169,27 @@ DECIDE = """
 import random
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
-from my_service.platform import telemetry, telemetry_traces
-from my_service.platform.state import Exchange
+from my_service.platform import telemetry
+from my_service.platform.state import RequestContext
+from my_service.platform.telemetry import traces
 
 KINDS = ["always_off", "always_on", "parentbased_always_off", "parentbased_always_on", "parentbased_traceidratio",
          "traceidratio"]
 for kind in KINDS:
     for ratio in (0, 0.1, 0.5, 1):
-        theirs = telemetry_traces.make(kind, ratio, Resource({}), None, ()).sampler
+        theirs = traces.make(kind, ratio, Resource({}), None, ()).sampler
         ours = telemetry.sampler(kind, ratio)
         differ = 0
         for n in range(400):
-            exchange = Exchange({}, None, "", f"{random.getrandbits(128) or 1:032x}", 0.0)
+            request = RequestContext({}, None, "", f"{random.getrandbits(128) or 1:032x}", 0.0)
             context = None
             if n % 3:
-                exchange.parent_id, exchange.parent_sampled = "00000000000000aa", n % 3 == 1
-                flags = TraceFlags(int(exchange.parent_sampled))
-                parent = SpanContext(int(exchange.trace_id, 16), 0xAA, True, flags)
+                request.parent_id, request.parent_sampled = "00000000000000aa", n % 3 == 1
+                flags = TraceFlags(int(request.parent_sampled))
+                parent = SpanContext(int(request.trace_id, 16), 0xAA, True, flags)
                 context = set_span_in_context(NonRecordingSpan(parent))
-            result = theirs.should_sample(context, int(exchange.trace_id, 16), "x", SpanKind.SERVER)
-            differ += result.decision.is_sampled() != ours(exchange)
+            result = theirs.should_sample(context, int(request.trace_id, 16), "x", SpanKind.SERVER)
+            differ += result.decision.is_sampled() != ours(request)
         print(kind, ratio, differ)
 """
 

@@ -84,7 +84,7 @@ def test_an_answer_switched_off_takes_edits_of_our_file_but_never_the_committed_
     first: Path, tmp_path: Path
 ) -> None:
     service = duplicate(first, tmp_path / "service")
-    file = f"{SRC}/platform/db.py"
+    file = f"{SRC}/platform/db/__init__.py"
     edit = Edit(file, "ANSWER = 1.5", "ANSWER = 0.5")
     edit.apply(service)
     with pytest.raises(Exception, match="dirty"):  # what git has not got cannot be lost
@@ -102,7 +102,7 @@ def test_an_answer_edited_by_hand_changes_no_file_so_the_answers_say_what_to_typ
     Edit(ANSWERS, "database: postgresql", "database: none").apply(service)
     commit(service)
     update(service)
-    assert (service / f"{SRC}/platform/db.py").is_file()  # the answers say none, the code says otherwise
+    assert (service / f"{SRC}/platform/db/__init__.py").is_file()  # the answers say none, the code says otherwise
     assert (service / ANSWERS).read_text().startswith("# Written by Copier: change answers with `copier update -d ")
 
 

@@ -36,7 +36,7 @@ def test_the_database_switched_off_and_on_leaves_your_files_alone(first: Path, r
     before = files(service)
     toggled(service, database="none")
     fresh = ours(files(make_service(releases, tmp_path / "fresh", database="none")))
-    assert f"{SRC}/platform/db.py" not in fresh
+    assert f"{SRC}/platform/db/__init__.py" not in fresh
     assert ours(files(service)) == {**fresh, "Makefile.local": before["Makefile.local"]}
     assert yours(files(service)) == yours(before)
     toggled(service, database="postgresql")

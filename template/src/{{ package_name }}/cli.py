@@ -1,9 +1,7 @@
-"""The command line: `serve`, `migrate`, `ready`. Each command imports what it needs when it runs."""
+"""The command line: `serve` and `migrate`. Each command imports what it needs when it runs."""
 
 import importlib
-import os
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -23,7 +21,7 @@ def serve(
     from . import main
     from .platform.server import serve as run
 
-    run(main.app, reload=f"{main.__name__}:app" if reload else None)
+    run(main.app(), reload=f"{main.__name__}:app" if reload else None)
 
 
 @app.command()
@@ -39,29 +37,3 @@ def migrate(
         typer.echo("not applicable: this service has no database")
     else:
         ops.run(new)
-
-
-@app.command()
-def ready(
-    url: Annotated[str, typer.Option(help="Where the service answers.")] = "",
-    profile: Annotated[
-        Literal["local", "production"] | None, typer.Option(help="By which measure; by default the address decides.")
-    ] = None,
-    area: Annotated[list[str] | None, typer.Option(help="Only this area; may be repeated.")] = None,
-    drill: Annotated[bool, typer.Option("--drill", help="Also run what starts or breaks something.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Write to production, and drill it.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    junit: Annotated[Path | None, typer.Option(help="Write the report as JUnit's XML, too.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as a page, too.")] = None,
-) -> None:
-    """Look at the running service, area by area, and show the evidence."""
-    try:
-        command = importlib.import_module(".ready.command", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != "httpx2":
-            raise
-        typer.echo("ready: install the extra `ops`: it needs httpx2", err=True)
-        raise typer.Exit(2) from None
-    url = url or f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
-    options = {"drill": drill, "yes": yes, "as_json": as_json, "junit": junit, "html": html}
-    raise typer.Exit(command.run(url, profile, area or [], **options))

@@ -3,8 +3,13 @@
 `without` leaves rooms of the platform out by name, as in `without={"api_docs"}`.
 """
 
+from fastapi import FastAPI
+
 from .platform import create_app
 from .platform.settings import load
 from .settings import Settings
 
-app = create_app(load(Settings), without=set())
+
+def app() -> FastAPI:
+    """Make the service; servers call this, so that an import reads neither settings nor secrets."""
+    return create_app(load(Settings), without=set())

@@ -4,9 +4,8 @@ A room is a module, or a folder, that declares itself by one object `ROOM`: see 
 """
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from difflib import get_close_matches
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,10 @@ from starlette.types import Receive, Scope, Send
 from . import features
 from .http import Door
 from .room import Room, find_module
+from .routes import RouteTemplates
 from .settings import RoomSettings, compose
 from .state import PROBES, State, current
+from .threads import in_thread
 
 # Outermost first: requests meet them in this order, they open in it and close in reverse.
 ROOMS = (
@@ -62,11 +63,11 @@ FLUSH_DEADLINE = 5  # seconds for all together to send what they still hold
 
 
 # The one lookup of rooms by name; a room whose file is gone is left out.
-_rooms: dict[str, Room] = {name: found.ROOM for name in ROOMS if (found := find_module(name, __name__))}
+PRESENT: dict[str, Room] = {name: found.ROOM for name in ROOMS if (found := find_module(name, __name__))}
 
 
 def _settings_of(names: Collection[str]) -> type[RoomSettings]:
-    return compose(room.settings for name, room in _rooms.items() if name in names)
+    return compose(room.settings for name, room in PRESENT.items() if name in names)
 
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         if name not in ROOMS:
             near = get_close_matches(name, ROOMS, 1)
             raise ValueError(f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if name in _rooms and _rooms[name].required:
+        if name in PRESENT and PRESENT[name].required:
             raise ValueError(f"the room {name!r} cannot be left out")
     about = metadata.metadata(__name__.split(".")[0])
     app = Service(
@@ -123,11 +124,12 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         redoc_url=None,
         openapi_url=None,
         lifespan=_lifespan,
-        # The room `telemetry` measures and decides; where it is absent or instruments otherwise, FastAPI looks away.
+        # The room `telemetry` measures and decides; where it is absent or instruments otherwise, FastAPI does nothing,
+        # and neither does an application that is mounted into this one.
         telemetry={"metrics": False, "logs": False, "operation_spans": False, "exclude": _excluded},
     )
-    app.rooms = {name: room for name, room in _rooms.items() if name not in without}
-    app.state.platform = State(settings)
+    app.rooms = {name: room for name, room in PRESENT.items() if name not in without}
+    app.state.platform = State(settings, route_of=RouteTemplates(app).of)
     app.door = Door(super(Service, app).__call__, app.rooms.values(), app.state.platform)
     features.install(app)  # its routes come first: each that does not match costs a request
     for name, room in reversed(app.rooms.items()):  # the middleware added last is the outermost
@@ -156,6 +158,7 @@ def _excluded(scope: Scope) -> bool:
 
 @asynccontextmanager
 async def _lifespan(app: Service) -> AsyncIterator[None]:
+    app.state.platform.closing = asyncio.Event()  # of this event loop
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_flush, app.state.platform.flushes)
         for name, room in app.rooms.items():
@@ -176,20 +179,7 @@ async def _close(room: str, lifespan: AbstractAsyncContextManager[None]) -> None
 
 
 async def _flush(calls: list[Callable[[], object]]) -> None:
-    """Call them side by side in threads that die with the process: a far end that hangs cannot hold it."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-    threads = [threading.Thread(target=call, daemon=True) for call in calls]
-    calls.clear()
-
-    def work() -> None:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        with suppress(RuntimeError):  # the loop did not wait so long
-            loop.call_soon_threadsafe(over.set)
-
-    threading.Thread(target=work, daemon=True).start()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(FLUSH_DEADLINE):
-            await over.wait()
+    """Send what the rooms still hold: all at once, under one deadline."""
+    ended = await asyncio.gather(*(in_thread(call, FLUSH_DEADLINE) for call in calls), return_exceptions=True)
+    for error in filter(None, ended):
+        structlog.get_logger("platform").warning("not everything was sent", error=type(error).__name__)

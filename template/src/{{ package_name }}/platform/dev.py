@@ -23,7 +23,7 @@ UNSEEN = {*QUIET, "/__dev__", "/__dev__/report"}  # it would show itself
 PAGE = Path(__file__).with_name("dev.html")
 POLICY = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; frame-ancestors 'none'"
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-RUNS = Path(".ready")  # where the command `ready` keeps its reports
+REPORT = Path(".ready/last.html")  # where `make ready` keeps its last report
 
 
 class Requested(Exception):
@@ -101,24 +101,16 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         service = f"{app.title} {app.version}"
         if trace_id := request.query_params.get("trace"):
             return JSONResponse(recorder.seen.get(trace_id, {}))
-        found = {"service": service, "changes": recorder.changes, "example": _example(app), "report": bool(_last_run())}
+        found = {"service": service, "changes": recorder.changes, "example": _example(app), "report": bool(_report())}
         return JSONResponse({**found, "requests": recorder.requests()})
 
     async def error(request: Request) -> Response:
         raise Requested("asked for at /__dev__")
 
     async def report(request: Request) -> Response:
-        run = _last_run()
-        if run is None:
-            return Response("No run is kept: type `make ready`.\n", 404, media_type="text/plain")
-        from ..ready import page as pages
-        from ..ready.report import Report
-
-        try:
-            found = Report.from_json(run.read_text())
-        except (KeyError, TypeError, ValueError):  # kept by an older version
-            return Response("The last run cannot be read: type `make ready`.\n", 404, media_type="text/plain")
-        return HTMLResponse(pages.html(found), headers={"Content-Security-Policy": REPORT_POLICY})
+        if text := _report():
+            return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
+        return Response("No run is kept: type `make ready`.\n", 404, media_type="text/plain")
 
     app.add_route("/__dev__", page, include_in_schema=False)
     app.add_route("/__dev__/data", data, include_in_schema=False)
@@ -126,15 +118,15 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     app.add_route("/__dev__/report", report, include_in_schema=False)
 
 
+def _report() -> str:
+    return REPORT.read_text(encoding="utf-8") if REPORT.is_file() else ""
+
+
 def _example(app: FastAPI) -> str:
     """A route of a feature that can be asked without knowing anything."""
     routes = (each for each in iter_route_contexts(app.routes) if getattr(each, "include_in_schema", False))
     paths = (each.path_format for each in routes if each.path_format and "GET" in (each.methods or ()))
     return next((path for path in paths if "{" not in path), "")
-
-
-def _last_run() -> Path | None:
-    return max(RUNS.glob("*.json"), default=None)
 
 
 ROOM = Room(install=install)

@@ -1,15 +1,16 @@
 """What happened, one line per event on stdout: JSON for machines, columns for a person at a terminal.
 
-Every line of a request carries its ids. The access line goes straight to orjson and stdout, past structlog, too: it is
-written for each request, and nothing in it has to be looked up.
+Every line of a request carries its ids. All lines leave by one `Output`; the access line, written for each request,
+goes there directly, because nothing in it has to be looked up.
 """
 
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import orjson
 import structlog
@@ -84,95 +85,110 @@ def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> Muta
     return event
 
 
+class Output:
+    """The end of every line, complete and without secrets: told to the listeners, rendered, written to stdout.
+
+    Lines of one turn of the event loop leave by one system call.
+
+    Args:
+        mine: In which form, and from which level on.
+        listeners: Told each line.
+    """
+
+    def __init__(self, mine: Settings, listeners: Sequence[Line]) -> None:
+        self.level = mine.level
+        self.listeners = listeners
+        self.console = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()) if mine.console else None
+        self.waiting = False
+
+    def write(self, event: MutableMapping[str, Any]) -> None:
+        """Write a line."""
+        for listen in self.listeners:
+            listen(event)
+        if self.console:
+            line = f"{self.console(None, '', event)}\n".encode(errors="replace")
+        else:
+            line = orjson.dumps(event, default=str, option=LINE)
+        sys.stdout.buffer.write(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a thread, or a command
+            sys.stdout.buffer.flush()
+        else:
+            if not self.waiting:
+                self.waiting = True
+                loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.waiting = False
+        sys.stdout.buffer.flush()
+
+    def process(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        """Write a line as the last processor of structlog."""
+        self.write(event)
+        raise structlog.DropEvent
+
+
+class _Handler(logging.Handler):
+    """Sends the standard library's records through structlog's processors, of which the last one writes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(structlog.DropEvent):
+            self.format(record)
+
+
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Send structlog's and the standard library's records the same way."""
-    mine, state = part(settings, Settings), state_of(app)
-    configure(mine, state)
-    if not mine.console and mine.level <= logging.INFO:
-        state.write = _writer(state.lines)
+    state = state_of(app)
+    state.own[Output] = configure(part(settings, Settings), state)
 
 
-def configure(mine: Settings, state: State | None = None) -> None:
+def configure(mine: Settings, state: State | None = None) -> Output:
     """Set up logging for this process; commands without an application use it too.
 
     Args:
         mine: How much is said, and in which form.
         state: Its reporter is told each error, its listeners each line, redacted.
     """
-    console, level = mine.console, mine.level
+    output = Output(mine, state.lines if state else ())
     shared: list[structlog.typing.Processor] = [
         _ids,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if mine.console else "iso", utc=not mine.console),
     ]
-    if console:
-        render: Any = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-        factory: Any = structlog.PrintLoggerFactory()
-    else:
-        render = structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=str))
-        factory = structlog.BytesLoggerFactory()
 
     def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if state and state.errors and event["level"] in SERIOUS:
             state.errors.logged(event)
         return event
 
-    def told(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        for listen in state.lines if state else ():
-            listen(event)
-        return event
-
-    last: list[structlog.typing.Processor] = [reported, structlog.processors.format_exc_info, _redacted, told, render]
+    last: list[structlog.typing.Processor] = [
+        reported,
+        structlog.processors.format_exc_info,
+        _redacted,
+        output.process,
+    ]
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=factory,
+        wrapper_class=structlog.make_filtering_bound_logger(mine.level),
         cache_logger_on_first_use=True,
     )
-    _bridge(level, shared, last)
-
-
-def _writer(listeners: Sequence[Line]) -> Line:
-    """A way to stdout for lines that are complete and hold no secret: one system call for all of a turn of the loop."""
-    out, waiting = sys.stdout.buffer, False
-
-    def flush() -> None:
-        nonlocal waiting
-        waiting = False
-        out.flush()
-
-    def write(event: Mapping[str, Any]) -> None:
-        nonlocal waiting
-        for listen in listeners:
-            listen(event)
-        out.write(orjson.dumps(event, default=str, option=LINE))
-        if not waiting:
-            waiting = True
-            asyncio.get_running_loop().call_soon(flush)
-
-    return write
-
-
-def _bridge(level: int, shared: list[structlog.typing.Processor], last: list[structlog.typing.Processor]) -> None:
-    named: list[structlog.typing.Processor] = [structlog.stdlib.add_logger_name, *shared]
-    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-
-    def decoded(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-        line: Any = event
-        for processor in last:
-            line = processor(logger, method, line)
-        return line.decode() if isinstance(line, bytes) else str(line)
-
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=named, processors=[meta, decoded]))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
+    handler = _Handler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=mine.level, force=True)
     # its comings and goings are told by the room `server`
-    logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
+    logging.getLogger("uvicorn.error").setLevel(max(mine.level, logging.WARNING))
+    return output
 
 
 def finish(context: RequestContext) -> None:
     """Write the access line, and the error that nobody had an answer for."""
-    path = context.scope["path"]
+    path, output = context.scope["path"], context.state.own[Output]
     if context.error:
         structlog.get_logger("errors").error("unhandled error", exc_info=context.error)
     event = {
@@ -185,9 +201,9 @@ def finish(context: RequestContext) -> None:
     }
     if path in QUIET:
         access.debug("request", **event)
-    elif context.state.write is None:
+    elif output.console:
         access.info("request", **event)
-    else:
+    elif output.level <= logging.INFO:
         if path != event["route"]:  # else nothing in it is the client's
             event["path"] = redact(event["path"])
         event |= {
@@ -199,7 +215,7 @@ def finish(context: RequestContext) -> None:
         }
         if context.span_id:
             event["span_id"] = context.span_id
-        context.state.write(event)
+        output.write(event)
 
 
 ROOM = Room(settings=Settings, install=install, finish=finish, required=True)

@@ -1,7 +1,8 @@
 """The process: uvicorn that drains before it exits.
 
 On SIGTERM a balancer still sends requests for as long as its health checks take. So `/readyz` fails first, the service
-goes on serving for `SHUTDOWN_DRAIN_SECONDS`, and only then stops to accept and ends what is in flight.
+goes on serving for `SHUTDOWN_DRAIN_SECONDS`, and only then asks streams to end, stops accepting, and ends what is in
+flight.
 """
 
 import gc
@@ -87,7 +88,8 @@ class DrainServer(uvicorn.Server):
             structlog.get_logger("server").info("draining", seconds=self.drain, signal=self.untold)
             self.untold = ""
         if time.monotonic() >= self.leave_at:
-            self.should_exit = True
+            self.should_exit = self.state.closing.is_set()  # one tick later: streams end by themselves first
+            self.state.closing.set()
         return await super().on_tick(counter)
 
 
@@ -96,7 +98,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
 
     Args:
         app: From `create_app`.
-        reload: Where to import the application from at each change of the code, as in `orders.main:app`.
+        reload: Where to import what makes it from at each change of the code, as in `orders.main:app`.
 
     Raises:
         SystemExit: With 1, after one line on stderr, where the address cannot be had or the start fails.
@@ -105,6 +107,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
     config = uvicorn.Config(
         reload or app,
         access_log=False,
+        factory=reload is not None,
         forwarded_allow_ips=list(mine.forwarded_allow_ips),
         log_config=None,
         proxy_headers=True,

@@ -6,14 +6,16 @@ Production refuses what only stands in for a real part: better no start than a s
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, SecretStr, ValidationError
+from pydantic import BeforeValidator, PrivateAttr, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -57,6 +59,7 @@ class RoomSettings(BaseSettings):
 
     environment: Literal["local", "test", "staging", "production"] = "local"
     git_commit: str = "unknown"  # set by the build
+    _store: Any = PrivateAttr(default=None)  # what `open_store` gave
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -81,6 +84,21 @@ class RoomSettings(BaseSettings):
         if os.environ.get("ENVIRONMENT") == "test":
             return init_settings, env_settings
         return init_settings, env_settings, dotenv_settings
+
+    @classmethod
+    def given(cls) -> dict[str, Any]:
+        """The values that the environment and `.env` say, unchecked."""
+        tested = os.environ.get("ENVIRONMENT") == "test"
+        return {**({} if tested else DotEnvSettingsSource(cls)()), **EnvSettingsSource(cls)()}
+
+    @classmethod
+    def open_store(cls, given: Mapping[str, Any]) -> Any:
+        """Where the values of secrets come from, read once: the room `secrets` answers this, if it is there."""
+        return None
+
+    def keep(self, store: Any) -> None:
+        """Remember the store, for the room to whom it belongs."""
+        self._store = store
 
 
 class Refused(Exception):
@@ -135,7 +153,11 @@ def load(kind: type[S], **values: Any) -> S:
         SystemExit: With 78, after one line per refused setting on stderr; with 1, where their source stays away.
     """
     try:
-        settings = kind(**values)
+        given = {**kind.given(), **values}
+        store = kind.open_store(given)
+        secrets = {name: value for name, value in store.values.items() if name not in given} if store else {}
+        settings = kind(**secrets, **values)
+        settings.keep(store)
         refused = list(_refusals(settings))
     except ValidationError as error:
         refused = [f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]

@@ -3,11 +3,12 @@
 Rooms do not import one another, so each can be read, replaced or removed alone.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 import orjson
 from fastapi import FastAPI
@@ -35,22 +36,6 @@ class Database(Protocol):
 
     def begin(self) -> AbstractAsyncContextManager[Any]:
         """Open a transaction: commits at the end, rolls back on an error. The value is SQLAlchemy's `AsyncSession`."""
-
-    async def look(self) -> str:
-        """Ask whether it answers with a schema that this code can use.
-
-        Raises:
-            NotReady: It does not.
-        """
-
-    def trace(self, provider: Any) -> None:
-        """Make each statement one client span of OpenTelemetry's `TracerProvider`."""
-
-    def connections(self) -> tuple[int, int, int]:
-        """How many are idle, how many are used, and how many there may be."""
-
-    async def close(self) -> None:
-        """Give all connections back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +94,10 @@ class Cache(Protocol):
         """
 
     async def invalidate(self, *tags: str) -> None:
-        """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
+        """Forget all values that have one of the tags, after the commit of what changed them. Never fails.
+
+        Without tags it does nothing.
+        """
 
 
 class NoCache:
@@ -124,16 +112,6 @@ class NoCache:
 
     async def invalidate(self, *tags: str) -> None:
         """There is nothing to forget."""
-
-
-class Telemetry(Protocol):
-    """The room `telemetry`, while it has somewhere to send to."""
-
-    def begin(self, context: "RequestContext") -> None:
-        """Decide whether the request is sampled."""
-
-    def finish(self, context: "RequestContext") -> None:
-        """Count the request."""
 
 
 class Idempotency(Protocol):
@@ -155,36 +133,36 @@ class Secrets(Protocol):
     def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
         """Have `call` told each new value of a setting, such as `database_url`, while requests run."""
 
-    def leases(self) -> Mapping[str, tuple[float, float]]:
-        """Of each lease the seconds that are left, and those that it had."""
-
-
-class Cdn(Protocol):
-    """The room `cdn`, while there is a CDN to tell."""
-
-    def purge(self, tags: Iterable[str]) -> None:
-        """Have its copies with these tags forgotten; soon, and beside the requests."""
-
 
 class ErrorReports(Protocol):
     """The room `errors`."""
-
-    def isolate(self) -> Any:
-        """Keep what this request tells the reporter about itself from all others; what was there before."""
-
-    def rejoin(self, around: Any) -> None:
-        """Put back what `isolate` has found."""
-
-    def unhandled(self, error: BaseException) -> None:
-        """Report an error for which nobody had an answer."""
 
     def logged(self, event: Json) -> None:
         """Report what was logged as an error, its exception among it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric that a room registers, read whenever metrics are exported.
+
+    Args:
+        name: After the semantic conventions of OpenTelemetry.
+        unit: In UCUM, as in `s` or `{connection}`.
+        description: One sentence.
+        read: Gives each value with its attributes; called in the thread that exports.
+        kind: Whether the value only grows, can be added up over instances, or neither.
+    """
+
+    name: str
+    unit: str
+    description: str
+    read: Callable[[], Iterable[tuple[float, Mapping[str, str]]]]
+    kind: Literal["counter", "up_down_counter", "gauge"] = "gauge"
+
+
 @dataclass(slots=True)
 class RequestContext:
-    """One request and its answer, as far as known: made by the door, read by the rooms that watch.
+    """One request and its response, as far as known: made by the door, read by several rooms.
 
     Ids are those of W3C Trace Context, in hex. `span_id` is empty where there is no span: telemetry is off, or the
     request is not sampled.
@@ -199,15 +177,11 @@ class RequestContext:
     parent_sampled: bool = False
     sampled: bool = False
     span_id: str = ""
-    span: Any = None  # OpenTelemetry's, of the request as a whole
-    around: Any = None  # the error reporter's scope around the request
-    counted: tuple[str, str] | None = None  # method and scheme, under which it is among the active requests
-    token: Token[Any] | None = None  # of the context that telemetry has put around an unsampled request
     status: int = 0
     sent: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
-    reported: BaseException | None = None
+    notes: dict[type[Any], Any] = field(default_factory=dict)  # what a room notes for itself, by a class of its own
     matched: str | None = None  # the route, once somebody has asked
 
     @property
@@ -219,21 +193,8 @@ class RequestContext:
     @property
     def route(self) -> str | None:
         """The template of the route, as in `/v1/items/{item_id}`, joined over mounts; None if there was none."""
-        self.matched = self.matched or self._match()
+        self.matched = self.matched or self.state.route_of(self.scope)
         return self.matched
-
-    def _match(self) -> str | None:
-        found = self.scope.get("fastapi", {}).get("effective_route_context") or self.scope.get("route")
-        found = getattr(found, "starlette_route", None) or found  # of a WebSocket in a router
-        path: str | None = getattr(found, "path_format", None) or getattr(found, "path", None)
-        if path is None:
-            return None
-        prefix = self.scope.get("root_path", "")
-        if prefix and prefix != self.scope.get("app_root_path", prefix):
-            for name, value in self.scope.get("path_params", {}).items():  # of a mount below a parameter
-                if "{" + name not in path:
-                    prefix = prefix.replace(f"/{value}", "/{" + name + "}", 1)
-        return str(prefix + path)
 
 
 current: ContextVar[RequestContext | None] = ContextVar("request", default=None)
@@ -248,18 +209,19 @@ class State:
 
     settings: RoomSettings
     draining: bool = False
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams have to end: docs/streams.md
     cache: Cache = field(default_factory=NoCache)
-    cdn: Cdn | None = None
     database: Database | None = None
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
     secrets: Secrets | None = None
-    telemetry: Telemetry | None = None
     traced: ASGIApp | None = None  # where sampled requests go, unless FastAPI makes their spans itself
+    route_of: Callable[[Scope], str | None] = lambda scope: None
+    metrics: list[Metric] = field(default_factory=list)  # told to `telemetry` before the service starts
+    own: dict[type[Any], Any] = field(default_factory=dict)  # what a room keeps for itself, by a class of its own
     readiness: dict[str, Readiness] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)  # told each line of the log, after redaction
     spans: list[Any] = field(default_factory=list)  # exporters of OpenTelemetry: given each span, after redaction
-    write: Line | None = None  # the shortest way for a line that is complete and holds no secret
     flushes: list[Callable[[], object]] = field(default_factory=list)  # called last and together; they may block
 
 

@@ -13,13 +13,11 @@ from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from opentelemetry import metrics
-from opentelemetry.metrics import Observation
 from pydantic import AfterValidator, SecretStr
 
 from ..room import Room
 from ..settings import OrOff, RealInProduction, RoomSettings, part
-from ..state import state_of
+from ..state import Metric, state_of
 from .backend import Backend
 from .readthrough import ReadThrough
 
@@ -53,8 +51,20 @@ def _backend(url: str) -> Backend:
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Offer the cache to the features; `null://` and `off` leave them to their sources."""
     url = part(settings, Settings).cache_url
-    if url and not url.get_secret_value().startswith("null:"):
-        state_of(app).cache = ReadThrough(f"{app.title}:{settings.environment}", _backend(url.get_secret_value()))
+    if not url or url.get_secret_value().startswith("null:"):
+        return
+    state, cache = state_of(app), ReadThrough(f"{app.title}:{settings.environment}", _backend(url.get_secret_value()))
+    state.cache = cache
+    state.metrics += [
+        Metric(
+            "cache.requests",
+            "{request}",
+            "Values asked for, by policy and where they came from.",
+            cache.observe,
+            "counter",
+        ),
+        Metric("cache.breaker.open", "", "1 while the cache is away.", lambda: [(int(cache.breaker.open), {})]),
+    ]
 
 
 @asynccontextmanager
@@ -65,14 +75,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     if not isinstance(cache, ReadThrough):
         yield
         return
-    meter, breaker = metrics.get_meter(__name__), cache.breaker
-    meter.create_observable_counter(
-        "cache.requests", [cache.observe], "{request}", "Values asked for, by policy and where they came from."
-    )
-    meter.create_observable_gauge(
-        "cache.breaker.open", [lambda _: [Observation(int(breaker.open))]], "", "1 while the cache is away."
-    )
-
+    breaker = cache.breaker
     if state.secrets:
         state.secrets.on_change(
             "cache_url", lambda url: cache.move(_backend(_known(SecretStr(url)).get_secret_value()))

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
 
 from opentelemetry import trace
-from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 
 from ..problems import ServiceError
@@ -64,6 +63,8 @@ class ReadThrough:
 
     async def invalidate(self, *tags: str) -> None:
         """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
+        if not tags:
+            return
         mark = object()
         held = dict.fromkeys(tags if len(self.held) < MOST else [EVERYTHING], mark)
         self.held |= held  # from now on nobody in this process gets an old value
@@ -71,7 +72,7 @@ class ReadThrough:
             if not carried.isdisjoint(held):
                 del self.flights[name]
         try:
-            if held and not self.breaker.tripped:
+            if not self.breaker.tripped:
                 async with self._call("invalidate", "tags"):
                     await self._renew(held)
         finally:  # also where the request is cancelled
@@ -94,9 +95,9 @@ class ReadThrough:
         await asyncio.sleep(2 * CALL)  # calls that are under way end
         await old.close()
 
-    def observe(self, options: CallbackOptions) -> list[Observation]:
-        """Tell OpenTelemetry how often values were asked for, and where they came from."""
-        return [Observation(n, {"cache.policy": p, "cache.result": r}) for (p, r), n in list(self.counts.items())]
+    def observe(self) -> list[tuple[int, dict[str, str]]]:
+        """How often values were asked for, and where they came from."""
+        return [(n, {"cache.policy": p, "cache.result": r}) for (p, r), n in list(self.counts.items())]
 
     async def _fly(self, policy: CachePolicy[T], name: str, load: Load[T], tags: list[str]) -> T | None:
         seen, turn = await self._look(policy, name, tags), False

@@ -45,7 +45,7 @@ class Settings(RoomSettings):
 
 
 class Cloudflare:
-    """The room's share in the state.
+    """Sends purges.
 
     Args:
         url: Where the API is.
@@ -125,7 +125,7 @@ class Cloudflare:
 
 def respond(context: RequestContext, headers: Headers) -> None:
     """Pass on what a request has changed: its transaction is over, its answer not yet out."""
-    cdn = context.state.cdn
+    cdn: Cloudflare | None = context.state.own.get(Cloudflare)
     if cdn and context.status < 400 and (tags := changes_of(context.scope)):
         cdn.purge(tags)
 
@@ -145,7 +145,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     if state.secrets:
         state.secrets.on_change("cdn_token", rotated)
     cdn.thread.start()
-    state.cdn = cdn
+    state.own[Cloudflare] = cdn
     yield
     state.flushes.append(cdn.close)
 

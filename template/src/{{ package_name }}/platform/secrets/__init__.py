@@ -7,30 +7,26 @@ variable by hand has a reason (`docs/secrets.md`, break-glass).
 import asyncio
 import random
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import structlog
 from fastapi import FastAPI
-from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from ..room import Room, find_module
 from ..settings import Away, RealInProduction, Refused, RoomSettings, compose, part
-from ..state import NotReady, State, state_of
+from ..state import Metric, NotReady, State, state_of
+from ..threads import in_thread
 from .backend import Backend, BackendKind, Snapshot
 
 PATIENCE = 30  # seconds for the first answer; then the process ends, and its supervisor tries again
 LONGEST = 60  # seconds between two tries while the service runs
 AGAIN = 5  # seconds until a listener that failed is told once more
 DEADLINE = 30  # seconds for one listener
-STORE = "secrets.store"  # among the values of the source: no setting and no variable has a dot in its name
-T = TypeVar("T")
 
 
 BACKENDS: dict[str, BackendKind] = {
@@ -108,13 +104,18 @@ class Store:
         leases = self.backend.leases if self.backend else {}
         return {name: (max(0.0, lease.until - time.monotonic()), lease.seconds) for name, lease in leases.items()}
 
+    def observe(self, which: int) -> Iterator[tuple[float, dict[str, str]]]:
+        """The seconds that are left of each lease (0), or that it had (1)."""
+        for name, seconds in self.leases().items():
+            yield seconds[which], {"lease": name}
+
     async def follow(self, backend: Backend) -> None:
         """Keep the values current until cancelled: nothing that a backend does ends this."""
         tries = 0
         while True:
             await asyncio.sleep(self.look)
             try:
-                self._take(await _apart(backend.read))
+                self._take(await in_thread(backend.read))  # which has time-outs of its own
                 self._say(None)
                 tries = 0
             except Exception as error:
@@ -163,69 +164,43 @@ class Store:
                 log.info("secret rotated")
 
 
-async def _apart(call: Callable[[], T]) -> T:
-    """Call it in a thread that dies with the process: a far end that hangs holds neither the loop nor the exit."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="secrets", daemon=True).start()
-    return await asyncio.wrap_future(future)
-
-
-class _Source(PydanticBaseSettingsSource):
-    """The last source of settings: it may not answer for what was said before."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Is not asked: all values come at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        said = self.current_state
-        where = Where(**{name: value for name, value in said.items() if name in Where.model_fields})
-        store = _open(where, said)
-        store.load()
-        return {**store.values, STORE: store}
-
-
-def _open(where: Where, fixed: Collection[str]) -> Store:
-    if where.secrets_backend == "env":
-        return Store()
-    kind = BACKENDS.get(where.secrets_backend)
-    if kind is None:
-        known = ", ".join(["env", *BACKENDS])
-        raise Refused(f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}")
-    return Store(kind.open(where, time.monotonic), fixed)
-
-
 class Settings(Where):
-    """Reads the secrets with the settings, and keeps the store of which they came for the room."""
-
-    _store: Store = PrivateAttr(default_factory=Store)
+    """Where secrets are; `load` reads them from there, and the room keeps them current."""
 
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], *sources: Any, **named: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Ask last."""
-        return *super().settings_customise_sources(settings_cls, *sources, **named), _Source(settings_cls)
+    def open_store(cls, given: Mapping[str, Any]) -> "Store":
+        """Open the backend, and read it for the first time.
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _keep(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        made = check(values)
-        made._store = values[STORE]
-        return made
+        Raises:
+            Away: Nobody answered for `PATIENCE`.
+            Refused: The settings lack something, or the backend says no.
+        """
+        where = Where(**{name: value for name, value in given.items() if name in Where.model_fields})
+        if where.secrets_backend == "env":
+            return Store()
+        kind = BACKENDS.get(where.secrets_backend)
+        if kind is None:
+            known = ", ".join(["env", *BACKENDS])
+            raise Refused(f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}")
+        store = Store(kind.open(where, time.monotonic), given)
+        store.load()
+        return store
+
+    @property
+    def store(self) -> "Store":
+        """What `load` has opened; settings that were made otherwise have nothing to keep current."""
+        return self._store or Store()
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Offer the store."""
-    state_of(app).secrets = part(settings, Settings)._store
+    store, state = part(settings, Settings).store, state_of(app)
+    state.secrets = store
+    for which, name, description in (
+        (0, "secrets.lease.remaining", "Time until a lease ends, if nobody renews it."),
+        (1, "secrets.lease.duration", "Time for which a lease was given at first."),
+    ):
+        state.metrics.append(Metric(name, "s", description, partial(store.observe, which)))
 
 
 @asynccontextmanager

@@ -14,7 +14,14 @@ from fastapi import FastAPI
 from opentelemetry import metrics, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext, TraceState, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    TraceState,
+    set_span_in_context,
+)
 
 from ..room import Room, find_module
 from ..settings import RoomSettings, part
@@ -49,12 +56,12 @@ class Watch:
             return
         context.sampled = context.scope["path"] not in QUIET and self.samples(context)
         if not context.sampled:  # what the request calls is not sampled either, and calls carry its trace id
-            context.token = attach(_around(context))
+            context.notes[Watch] = attach(_around(context))
 
     def finish(self, context: RequestContext) -> None:
         """Count the request with its answer."""
-        if context.token:
-            detach(context.token)
+        if token := context.notes.get(Watch):
+            detach(token)
         if self.requests:
             self.requests.finish(context)
 
@@ -109,20 +116,21 @@ def sampler(kind: str, ratio: float) -> Callable[[RequestContext], bool]:
 
 def begin(context: RequestContext) -> None:
     """See a request come."""
-    if watch := context.state.telemetry:
+    if watch := context.state.own.get(Watch):
         watch.begin(context)
 
 
 def respond(context: RequestContext, headers: Headers) -> None:
     """Give the span its route, which is known by now: joined over mounts, as instrumentations do not."""
-    if context.span and (route := context.route):
-        context.span.set_attribute("http.route", route)
-        context.span.update_name(f"{context.method.replace('_OTHER', 'HTTP')} {route}")
+    span: Span | None = context.notes.get(Span)
+    if span and (route := context.route):
+        span.set_attribute("http.route", route)
+        span.update_name(f"{context.method.replace('_OTHER', 'HTTP')} {route}")
 
 
 def finish(context: RequestContext) -> None:
     """See it answered."""
-    if watch := context.state.telemetry:
+    if watch := context.state.own.get(Watch):
         watch.finish(context)
 
 
@@ -141,8 +149,6 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
         trace.set_tracer_provider(parts.tracers)
         if http := find_module("http", __package__ or ""):  # else FastAPI makes the spans itself
             state.traced = http.make_traced(app, parts.tracers)
-        if state.database:
-            state.database.trace(parts.tracers)
     if parts.lines:
         state.lines.append(parts.lines)
     requests = lag = None
@@ -151,11 +157,12 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
         meters = import_module(".metrics", __package__)
         requests, lag = meters.install(parts.meters, state, parts.durations)
     samples = sampler(mine.otel_traces_sampler, mine.ratio) if parts.tracers else None
-    state.telemetry = Watch(samples, requests)
+    state.own[Watch] = Watch(samples, requests)
     state.flushes += parts.flushes
     watching = asyncio.create_task(lag.watch()) if lag else None
     yield
-    state.telemetry = state.traced = None
+    del state.own[Watch]
+    state.traced = None
     if watching:
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from ..state import PROBES, Database, RequestContext, Secrets, State
+from ..state import PROBES, Metric, RequestContext, State
 from .durations import Durations, Kind
 
 TICK = 0.25  # seconds between two looks at the event loop
@@ -37,17 +38,18 @@ class Requests:
         """See a request come."""
         if context.scope["type"] == "http" and context.scope["path"] not in PROBES:
             scheme = "https" if context.scope["scheme"] == "https" else "http"  # a proxy may say anything
-            context.counted = (context.method, scheme)
-            self.active[context.counted] += 1
+            counted = context.notes[Requests] = context.method, scheme
+            self.active[counted] += 1
 
     def finish(self, context: RequestContext) -> None:
         """See it answered."""
-        if not context.counted:
+        counted: tuple[str, str] | None = context.notes.get(Requests)
+        if not counted:
             return
-        self.active[context.counted] -= 1
+        self.active[counted] -= 1
         status = context.status or 500
         error = "" if status < 500 else type(context.error).__qualname__ if context.error else str(status)
-        series = self.durations.of(Kind(context.route, *context.counted, status, error))
+        series = self.durations.of(Kind(context.route, *counted, status, error))
         series.record(context.seconds, context.trace_id, context.span_id)
 
     def _active(self, options: CallbackOptions) -> Found:
@@ -90,10 +92,9 @@ def install(provider: MeterProvider, state: State, durations: Durations) -> tupl
         meter.create_observable_up_down_counter(
             "process.unix.file_descriptor.count", [_files], unit="{file_descriptor}", description="Open files."
         )
-    if state.database:
-        _pool(meter, state.database)
-    if state.secrets:
-        _leases(meter, state.secrets)
+    for metric in state.metrics:
+        create: Any = getattr(meter, f"create_observable_{metric.kind}")
+        create(metric.name, [_reader(metric)], unit=metric.unit, description=metric.description)
     return Requests(meter, durations), Lag(meter)
 
 
@@ -112,31 +113,5 @@ def _files(options: CallbackOptions) -> Found:
     yield Observation(len(os.listdir(PROC / "fd")))
 
 
-def _pool(meter: Meter, database: Database) -> None:
-    name = {"db.client.connection.pool.name": "db"}
-
-    def count(options: CallbackOptions) -> Found:
-        idle, used, _ = database.connections()
-        yield Observation(idle, {**name, "db.client.connection.state": "idle"})
-        yield Observation(used, {**name, "db.client.connection.state": "used"})
-
-    def most(options: CallbackOptions) -> Found:
-        yield Observation(database.connections()[2], name)
-
-    meter.create_observable_up_down_counter(
-        "db.client.connection.count", [count], unit="{connection}", description="Connections of the pool by state."
-    )
-    meter.create_observable_up_down_counter(
-        "db.client.connection.max", [most], unit="{connection}", description="Connections that the pool may have."
-    )
-
-
-def _leases(meter: Meter, secrets: Secrets) -> None:
-    def observe(which: int) -> Callable[[CallbackOptions], Found]:
-        return lambda options: [Observation(each[which], {"lease": name}) for name, each in secrets.leases().items()]
-
-    for which, name, description in (
-        (0, "secrets.lease.remaining", "Time until a lease ends, if nobody renews it."),
-        (1, "secrets.lease.duration", "Time for which a lease was given at first."),
-    ):
-        meter.create_observable_gauge(name, [observe(which)], unit="s", description=description)
+def _reader(metric: Metric) -> Callable[[CallbackOptions], Found]:
+    return lambda options: [Observation(value, attributes) for value, attributes in metric.read()]

@@ -5,6 +5,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import NoOpMeterProvider
@@ -56,7 +57,7 @@ class _Note(SpanProcessor):
         if context and not context.span_id and span.kind is SpanKind.SERVER:
             found = span.get_span_context()
             context.trace_id, context.span_id = f"{found.trace_id:032x}", f"{found.span_id:016x}"
-            context.span = span
+            context.notes[trace.Span] = span
 
 
 class Redacting(SpanExporter):

@@ -5,15 +5,13 @@ get 503, and nothing has to be restarted when it comes back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import structlog
 from fastapi import FastAPI, Request
-from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.trace import TracerProvider
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, ProgrammingError
@@ -26,10 +24,11 @@ from starlette.responses import Response
 from ..problems import response
 from ..room import Room
 from ..settings import RealInProduction, RoomSettings, part
-from ..state import NotReady, State, state_of
+from ..state import Metric, NotReady, State, state_of
 from .capacity import compare
 from .faults import fault_of, leave_read_only
 from .revisions import at_least, heads
+from .spans import trace_statements
 from .url import DatabaseUrl, known, url_of
 
 ANSWER = 1.5  # seconds for the database to answer a probe
@@ -173,21 +172,27 @@ class Pool:
             log = structlog.get_logger("db")
             log.error("read-only, changes get 503") if read_only else log.info("takes changes again")
 
-    def trace(self, provider: TracerProvider) -> None:
-        """Make each statement one client span; its parameters stay out."""
-        # Not by the instrumentor, which refuses SQLAlchemy 2.1 and makes a second span of each check-out.
-        from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
-
-        unused = NoOpMeterProvider().get_meter(__name__).create_up_down_counter("unused")
-        tracer = provider.get_tracer("sqlalchemy")
-        EngineTracer(tracer, self.engine.sync_engine, unused)  # type: ignore[no-untyped-call]
-
     def connections(self) -> tuple[int, int, int]:
         """How many are idle, how many are used, and how many there may be."""
         pool = self.engine.pool
         if not isinstance(pool, QueuePool):
             return 0, 0, 0
         return pool.checkedin(), pool.checkedout(), self.settings.db_pool_size + self.settings.db_pool_extra
+
+    def metrics(self) -> list[Metric]:
+        """After https://opentelemetry.io/docs/specs/semconv/database/database-metrics/."""
+        name = {"db.client.connection.pool.name": "db"}
+
+        def count() -> Iterator[tuple[int, dict[str, str]]]:
+            for state, number in zip(("idle", "used"), self.connections(), strict=False):
+                yield number, {**name, "db.client.connection.state": state}
+
+        about = "db.client.connection.count", "{connection}", "Connections of the pool by state."
+        most = "db.client.connection.max", "{connection}", "Connections that the pool may have."
+        return [
+            Metric(*about, count, "up_down_counter"),
+            Metric(*most, lambda: [(self.connections()[2], name)], "up_down_counter"),
+        ]
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -234,7 +239,10 @@ async def _cannot(request: Request, error: Exception) -> Response:
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Offer transactions, and answer where the database cannot."""
     mine = part(settings, Settings)
-    state_of(app).database = Pool(make_engine(url_of(mine.database_url), mine), mine)
+    pool, state = Pool(make_engine(url_of(mine.database_url), mine), mine), state_of(app)
+    trace_statements(pool.engine.sync_engine)
+    state.database = pool
+    state.metrics += pool.metrics()
     for kind in (InterfaceError, InternalError, OperationalError, PoolTimeout):
         app.add_exception_handler(kind, _cannot)
 
@@ -254,7 +262,8 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
 
 async def readiness(state: State) -> str:
     """Whether the database answers with a schema that this code can use."""
-    return await state.database.look() if state.database else ""
+    pool = cast("Pool | None", state.database)
+    return await pool.look() if pool else ""
 
 
 ROOM = Room(settings=Settings, install=install, lifespan=lifespan, readiness=readiness)

@@ -1,10 +1,7 @@
 """Database backups: what shall be backed up is there, and really stored."""
 
-import importlib.util
-
 from ..engine import Gap, NotApplicable, Probe, check
-
-ROOM = f"{__name__.split('.')[0]}.platform.db"
+from ..project import has_room
 
 LINE = (
     'add to ready.toml: [probe.write] path = "/v1/…", body = { name = "{marker}" }, row = "/v1/…/{id}" '
@@ -22,7 +19,7 @@ async def schema(probe: Probe) -> str:
     if not part["ready"]:
         raise Gap(part["evidence"], "run `make migrate`, or mend the database that DATABASE_URL names")
     if "schema at" not in part["evidence"]:
-        raise Gap(f"/readyz does not say which schema there is ({part['evidence']})", "see platform/db.py")
+        raise Gap(f"/readyz does not say which schema there is ({part['evidence']})", "see platform/db/")
     return f"the database {part['evidence']}"
 
 
@@ -51,5 +48,5 @@ async def rows(probe: Probe) -> str:
 
 
 def _applies() -> None:
-    if importlib.util.find_spec(ROOM) is None:
+    if not has_room("db"):
         raise NotApplicable("because the service was made without a database (database=none)")

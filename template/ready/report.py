@@ -95,14 +95,6 @@ class Report:
         others = (f"{found.count(kind)} {text}" for kind, text in kinds.items())
         return ", ".join([f"{found.count(Status.PROVEN)} of {len(found)} areas proven", *others])
 
-    @classmethod
-    def from_json(cls, text: str) -> "Report":
-        """The report of an earlier run."""
-        values = json.loads(text)
-        values.pop("exit_code")
-        outcomes = [Outcome(**{**each, "status": Status(each["status"])}) for each in values.pop("outcomes")]
-        return cls(**values, outcomes=outcomes)
-
     def as_json(self) -> str:
         """The whole report, for programs and for the next run."""
         return json.dumps({**asdict(self), "exit_code": self.exit_code}, indent=2)

@@ -1,13 +1,12 @@
 """Performance and caching: copies save work where they are right, and nobody keeps what is somebody's own."""
 
 import asyncio
-import importlib.util
 import time
 
 from ..engine import Gap, NotApplicable, Probe, check
 from ..far import total
+from ..project import has_room
 
-ROOM = f"{__name__.split('.')[0]}.platform.cache"
 HITS = 'cache_requests_total{cache_result="hit"}'
 SCRAPE = 70.0  # seconds for a metric: Prometheus looks once a minute where nobody has told it otherwise
 
@@ -29,7 +28,7 @@ async def revalidation(probe: Probe) -> str:
         again = await probe.client.get(path, headers={"If-None-Match": tag})
         if (again.status_code, again.content) == (304, b""):
             return f"{path} answered 304 to who has {tag}, {len(first.content)} bytes were not sent again"
-    step = "let platform/http_cache.py compare, and no proxy remove If-None-Match"
+    step = "let platform/http_cache/ compare, and no proxy remove If-None-Match"
     raise Gap(f"{path} answered {again.status_code} to who has {tag}", step)
 
 
@@ -43,7 +42,7 @@ async def private(probe: Probe) -> str:
         said = answer.headers.get("cache-control", "")
         words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
         if not words & {"no-store", "private"} or words & {"public", "s-maxage"}:
-            step = "let platform/http_cache.py say who may keep it, and the route nothing else"
+            step = "let platform/http_cache/ say who may keep it, and the route nothing else"
             raise Gap(f"{path} answered with Cache-Control: {said or 'nothing'} to a request with {name}", step)
     return f"{path} answered with no-store or private to requests with {' or '.join(PERSONAL)}"
 
@@ -52,7 +51,7 @@ async def private(probe: Probe) -> str:
 async def hits(probe: Probe) -> str:
     """What is read again comes from the cache, and is counted where metrics are kept."""
     end, write = probe.config.far_ends.metrics, probe.config.probe.write
-    if importlib.util.find_spec(ROOM) is None:
+    if not has_room("cache"):
         raise NotApplicable("because the room cache is gone")
     if write is None:
         raise NotApplicable("because no route that writes is named, see backups.rows")

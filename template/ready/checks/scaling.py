@@ -5,19 +5,19 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import IO
 
 import httpx2
 
-from ...platform.redaction import redact
 from ..engine import CannotLook, Gap, Probe, check
+from ..project import command
 
-PACKAGE = __name__.split(".")[0]
+LOG = Path(".ready/drain.log")  # of the instance; it may hold secrets, so nothing of it stands in the report
 DRAIN = 2.0  # seconds that the drill gives its instance
 START = 30.0  # seconds for the instance to be ready
 LEAVE = 15.0  # seconds to be gone after the drain
@@ -67,9 +67,9 @@ async def serves(probe: Probe) -> str:
 async def drain(probe: Probe) -> str:
     """An instance that is told to go fails its readiness, serves on, finishes what is in flight and exits with 0."""
     path, write = probe.config.probe.read or "/livez", probe.config.probe.write
-    with tempfile.TemporaryFile() as log:
+    with _log() as log:
         async with _instance(log) as (process, client):
-            await _until_ready(process, client, log)
+            await _until_ready(process, client)
             upload = await _upload(client, write.path if write else "/")
             told = time.monotonic()
             process.send_signal(signal.SIGTERM)
@@ -96,14 +96,19 @@ async def drain(probe: Probe) -> str:
     return f"after SIGTERM /readyz said 503, {served}, exit 0 in {took:.1f} s"
 
 
+def _log() -> IO[bytes]:
+    LOG.parent.mkdir(exist_ok=True)
+    return LOG.open("wb")
+
+
 @asynccontextmanager
 async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.AsyncClient]]:
     """A second instance by the service's own command, on a port of its own; gone at the end."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     own = {"HOST": "127.0.0.1", "PORT": port, "METRICS_PORT": "0", "SHUTDOWN_DRAIN_SECONDS": str(DRAIN)}
-    command = [sys.executable, "-c", f"from {PACKAGE}.cli import app; app()", "serve"]
-    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **own}, stdout=log, stderr=log)
+    serve = [sys.executable, "-c", command(), "serve"]
+    process = await asyncio.create_subprocess_exec(*serve, env={**os.environ, **own}, stdout=log, stderr=log)
     # each request comes on a connection of its own, as from a balancer's other clients
     limits = httpx2.Limits(max_keepalive_connections=0)
     try:
@@ -115,13 +120,12 @@ async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.Async
             await process.wait()
 
 
-async def _until_ready(process: Process, client: httpx2.AsyncClient, log: IO[bytes]) -> None:
+async def _until_ready(process: Process, client: httpx2.AsyncClient) -> None:
     deadline = time.monotonic() + START
     while await _status(client, "/readyz") != 200:
         if process.returncode is not None or time.monotonic() > deadline:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise CannotLook(f"a second instance did not become ready: {redact(said[-1])}", "mend its start")
+            seen = f"it exited with {process.returncode}" if process.returncode else f"within {START:g} s"
+            raise CannotLook(f"a second instance did not become ready ({seen})", f"see {LOG}, then mend its start")
         await asyncio.sleep(0.1)
 
 

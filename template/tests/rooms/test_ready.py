@@ -1,6 +1,6 @@
 """The checks of `ready` can be loaded, yours included: each has a name of its own and says what it promises."""
 
-from {{ package_name }}.ready import engine
+from ready import engine
 
 
 def test_every_check_has_a_name_and_a_promise() -> None:

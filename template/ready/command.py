@@ -1,4 +1,4 @@
-"""The command `ready`: one run, from the options to the exit code."""
+"""One run, from the options to the exit code."""
 
 import asyncio
 import secrets
@@ -18,6 +18,7 @@ from .report import AREAS, Outcome, Report
 
 EXIT_UNKNOWN = 2
 RUNS = Path(".ready")
+PAGE = RUNS / "last.html"  # which `/__dev__` shows
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -80,6 +81,7 @@ async def _look(found: Report, areas: list[str], *, drill: bool, yes: bool, quie
     report.compare(found, RUNS)
     try:
         report.keep(found, RUNS)
+        PAGE.write_text(page.html(found), encoding="utf-8")
     except OSError as error:
         print(f"ready: this run is not kept: {error}", file=sys.stderr)
 
