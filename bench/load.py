@@ -7,8 +7,9 @@ import ipaddress
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.harness import BenchError
 
@@ -26,12 +27,25 @@ class Load:
     seconds: float
 
 
+@dataclass
+class Arrivals:
+    """Seconds from the moment at which each request was due to its answer, and what did not come as expected."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: int = 0
+
+    def percentile(self, share: float) -> float:
+        """The latency below which this share of the requests stayed, in seconds."""
+        return sorted(self.seconds)[int(share * (len(self.seconds) - 1))]
+
+
 class _Connection:
     """One request after the other on one socket; one that breaks is not opened again."""
 
     def __init__(self, address: tuple[str, int], request: bytes) -> None:
         self.request = request
         self.buffer = b""
+        self.due = 0.0
         self.socket = socket.create_connection(address, timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -82,20 +96,81 @@ def load(
         BenchError: The address is not of this machine, a bound is exceeded, or nobody listens.
     """
     _check(host, connections, seconds)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": f"{host}:{port}", **(headers or {})}.items())
-    request = f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
     with selectors.DefaultSelector() as selector:
-        try:
-            for _ in range(connections):
-                connection = _Connection((host, port), request)
-                selector.register(connection.socket, selectors.EVENT_READ, connection)
-        except OSError as error:
-            _close(selector)
-            raise BenchError(f"no connection to {host}:{port}: {error.strerror}") from error
+        _connect(selector, (host, port), path, connections, headers or {})
         try:
             return _drive(selector, seconds, str(status).encode())
         finally:
             _close(selector)
+
+
+def arrive(
+    host: str, port: int, path: str, *, rate: float, connections: int = 32, seconds: float = 4.0, status: int = 200
+) -> Arrivals:
+    """Ask for `path` at a fixed rate, whether or not the answers before have come: an open loop.
+
+    A request is timed from the moment at which it was due. So what waits behind a server that pauses counts, which a
+    client that waits for its answers would not even have asked for.
+
+    Args:
+        host: Of this machine.
+        port: Where the server listens.
+        path: What is asked for.
+        rate: Requests per second.
+        connections: At most so many are under way; the others wait, and their waiting counts.
+        seconds: How long.
+        status: What each answer should have.
+
+    Raises:
+        BenchError: The address is not of this machine, a bound is exceeded, nobody listens, or answers stay away.
+    """
+    _check(host, connections, seconds)
+    with selectors.SelectSelector() as selector:  # epoll waits for whole milliseconds
+        _connect(selector, (host, port), path, connections, {})
+        try:
+            return _keep_pace(selector, rate, int(rate * seconds), str(status).encode())
+        except OSError as error:
+            raise BenchError(f"{host}:{port} broke off: {error}") from error
+        finally:
+            _close(selector)
+
+
+def _connect(
+    selector: selectors.BaseSelector, address: tuple[str, int], path: str, connections: int, headers: Mapping[str, str]
+) -> None:
+    host = f"{address[0]}:{address[1]}"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **headers}.items())
+    request = f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
+    try:
+        for _ in range(connections):
+            connection = _Connection(address, request)
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+    except OSError as error:
+        _close(selector)
+        raise BenchError(f"no connection to {host}: {error.strerror}") from error
+
+
+def _keep_pace(selector: selectors.BaseSelector, rate: float, total: int, expected: bytes) -> Arrivals:
+    found = Arrivals()
+    idle: deque[_Connection] = deque(key.data for key in selector.get_map().values())
+    began, asked = time.perf_counter(), 0
+    while len(found.seconds) < total:
+        now = time.perf_counter() - began
+        while idle and asked < total and asked / rate <= now:
+            connection = idle.popleft()
+            connection.due = asked / rate
+            connection.send()
+            asked += 1
+        wait = PATIENCE_SECONDS if asked == total or not idle else max(0.0, asked / rate - now)
+        ready = selector.select(wait)
+        if not ready and wait == PATIENCE_SECONDS:
+            raise TimeoutError("an answer did not come")
+        for key, _ in ready:
+            if status := key.data.receive():
+                found.seconds.append(time.perf_counter() - began - key.data.due)
+                found.errors += status != expected
+                idle.append(key.data)
+    return found
 
 
 def _drive(selector: selectors.BaseSelector, seconds: float, expected: bytes) -> Load:

@@ -153,7 +153,7 @@ def _show_probes(app: FastAPI) -> None:
 
 def _excluded(scope: Scope) -> bool:
     context = current.get()
-    return not (context and context.sampled and context.state.native_spans)
+    return not (context and context.sampled) or context.state.traced is not None
 
 
 @asynccontextmanager

@@ -66,7 +66,8 @@ class Door:
 
         try:
             _call(self.begin, context)
-            await self.app(scope, receive, watched)
+            app = self.state.traced if context.sampled and self.state.traced else self.app
+            await app(scope, receive, watched)
         except Exception as error:
             context.error = error  # answered further in, and logged by `finish`
             if not context.status:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 import orjson
 from fastapi import FastAPI
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from .settings import RoomSettings
 
@@ -215,7 +215,7 @@ class State:
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
     secrets: Secrets | None = None
-    native_spans: bool = False  # whether FastAPI makes the spans of requests itself
+    traced: ASGIApp | None = None  # where sampled requests go, unless FastAPI makes their spans itself
     route_of: Callable[[Scope], str | None] = lambda scope: None
     metrics: list[Metric] = field(default_factory=list)  # told to `telemetry` before the service starts
     own: dict[type[Any], Any] = field(default_factory=dict)  # what a room keeps for itself, by a class of its own

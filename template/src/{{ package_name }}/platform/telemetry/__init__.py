@@ -23,7 +23,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from ..room import Room
+from ..room import Room, find_module
 from ..settings import RoomSettings, part
 from ..state import QUIET, Headers, RequestContext, current, state_of
 from .settings import Settings
@@ -147,20 +147,22 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     parts = sdk.build(app, mine, state.spans if watched else [])
     if parts.tracers:
         trace.set_tracer_provider(parts.tracers)
-        import_module(".http", __package__).instrument(app, parts.tracers)
+        if http := find_module("http", __package__ or ""):  # else FastAPI makes the spans itself
+            state.traced = http.make_traced(app, parts.tracers)
     if parts.lines:
         state.lines.append(parts.lines)
     requests = lag = None
     if parts.meters:
         metrics.set_meter_provider(parts.meters)
         meters = import_module(".metrics", __package__)
-        requests, lag = meters.install(parts.meters, state)
+        requests, lag = meters.install(parts.meters, state, parts.durations)
     samples = sampler(mine.otel_traces_sampler, mine.ratio) if parts.tracers else None
     state.own[Watch] = Watch(samples, requests)
     state.flushes += parts.flushes
     watching = asyncio.create_task(lag.watch()) if lag else None
     yield
     del state.own[Watch]
+    state.traced = None
     if watching:
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -6,109 +6,26 @@ After https://opentelemetry.io/docs/specs/semconv/; few on purpose, since each c
 import asyncio
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from ..state import PROBES, Metric, RequestContext, State
+from .durations import Durations, Kind
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
 TICK = 0.25  # seconds between two looks at the event loop
 PROC = Path("/proc/self")
-TOGETHER = 256  # durations of a series that are recorded at once
 Found = Iterable[Observation]
-
-
-@dataclass(slots=True)
-class _Measured:
-    """As much of a measurement as a histogram and its exemplars read."""
-
-    value: float
-    time_unix_nano: int = 0
-    attributes: Mapping[str, Any] | None = None
-    context: Context | None = None
-
-
-class Series:
-    """One series of a histogram.
-
-    The SDK validates, copies, sorts and hashes the attributes of each record, which costs a request more than all of
-    the door: 16 us of 110 with SDK 1.45. A series knows its place, where the SDK still has such places, and goes there
-    with many at once.
-
-    Args:
-        histogram: Of which it is one series.
-        attributes: Which.
-    """
-
-    def __init__(self, histogram: Histogram, attributes: dict[str, Any]) -> None:
-        self.histogram = histogram
-        self.attributes = attributes
-        self.places: list[Callable[[Any, bool], None]] = [self._seek]
-        self.waiting: deque[float] = deque()
-
-    def add(self, seconds: float) -> None:
-        """Record one, soon."""
-        self.waiting.append(seconds)
-        if len(self.waiting) >= TOGETHER:
-            self.settle()
-
-    def settle(self) -> None:
-        """Record what waits; the thread that exports may do so at the same time."""
-        measured = _Measured(0)
-        with suppress(IndexError):
-            while True:
-                measured.value = self.waiting.popleft()
-                for place in self.places:
-                    place(measured, False)
-
-    def show(self, seconds: float, trace_id: str, span_id: str) -> None:
-        """Record one as an exemplar: it leads from the histogram to the trace behind it."""
-        measured = _Measured(seconds, time.time_ns(), self.attributes, _around(trace_id, span_id))
-        for place in self.places:
-            place(measured, True)
-
-    def _seek(self, measured: _Measured, exemplar: bool) -> None:
-        """Record the first one in the public way, which makes the places."""
-        self.histogram.record(measured.value, self.attributes, measured.context)
-        self.places = _places(self.histogram, self.attributes) or self.places
-
-
-def _around(trace_id: str, span_id: str) -> Context:
-    flags = TraceFlags(TraceFlags.SAMPLED)
-    span = NonRecordingSpan(SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=flags))
-    return set_span_in_context(span)
-
-
-def _places(histogram: Any, attributes: dict[str, Any]) -> list[Callable[[Any, bool], None]]:
-    try:
-        from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
-
-        readers = histogram._measurement_consumer._reader_storages.values()
-        matches = [match for reader in readers for match in reader._get_or_init_view_instrument_match(histogram)]
-        key = _hash_attributes(attributes)
-        return [match._attributes_aggregation[key].aggregate for match in matches]
-    except (AttributeError, ImportError, KeyError):
-        return []
 
 
 class Requests:
     """Counts and times HTTP requests; probes are no traffic, and the length of a WebSocket is no latency."""
 
-    def __init__(self, meter: Meter) -> None:
-        self.duration = meter.create_histogram(
-            "http.server.request.duration",
-            unit="s",
-            description="Duration of HTTP server requests.",
-            explicit_bucket_boundaries_advisory=BUCKETS,
-        )
+    def __init__(self, meter: Meter, durations: Durations) -> None:
+        self.durations = durations
         self.active: Counter[tuple[str, str]] = Counter()
         meter.create_observable_up_down_counter(
             "http.server.active_requests",
@@ -116,46 +33,28 @@ class Requests:
             unit="{request}",
             description="Number of active HTTP server requests.",
         )
-        self.series: dict[tuple[str | None, str, str, int, str], Series] = {}
 
     def begin(self, context: RequestContext) -> None:
         """See a request come."""
         if context.scope["type"] == "http" and context.scope["path"] not in PROBES:
             scheme = "https" if context.scope["scheme"] == "https" else "http"  # a proxy may say anything
-            counted = context.notes[Requests] = (context.method, scheme)
+            counted = context.notes[Requests] = context.method, scheme
             self.active[counted] += 1
 
     def finish(self, context: RequestContext) -> None:
         """See it answered."""
-        counted = context.notes.get(Requests)
+        counted: tuple[str, str] | None = context.notes.get(Requests)
         if not counted:
             return
         self.active[counted] -= 1
         status = context.status or 500
         error = "" if status < 500 else type(context.error).__qualname__ if context.error else str(status)
-        key = (context.route, *counted, status, error)
-        series = self.series.get(key)
-        if series is None:
-            series = self.series[key] = Series(self.duration, _attributes(*key))
-        if context.span_id:
-            series.show(context.seconds, context.trace_id, context.span_id)
-        else:
-            series.add(context.seconds)
+        series = self.durations.of(Kind(context.route, *counted, status, error))
+        series.record(context.seconds, context.trace_id, context.span_id)
 
     def _active(self, options: CallbackOptions) -> Found:
-        for series in list(self.series.values()):
-            series.settle()  # the SDK asks here first, and only then takes the histogram
         for (method, scheme), count in list(self.active.items()):
             yield Observation(count, {"http.request.method": method, "url.scheme": scheme})
-
-
-def _attributes(route: str | None, method: str, scheme: str, status: int, error: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "http.request.method": method,
-        "http.response.status_code": status,
-        "url.scheme": scheme,
-    }
-    return found | ({"http.route": route} if route else {}) | ({"error.type": error} if error else {})
 
 
 class Lag:
@@ -182,7 +81,7 @@ class Lag:
             self.longest = max(self.longest, time.monotonic() - due)
 
 
-def install(provider: MeterProvider, state: State) -> tuple[Requests, Lag]:
+def install(provider: MeterProvider, state: State, durations: Durations) -> tuple[Requests, Lag]:
     """Make the instruments of this process."""
     meter = provider.get_meter(__name__)
     meter.create_observable_counter("process.cpu.time", [_cpu], unit="s", description="CPU seconds by mode.")
@@ -196,7 +95,7 @@ def install(provider: MeterProvider, state: State) -> tuple[Requests, Lag]:
     for metric in state.metrics:
         create: Any = getattr(meter, f"create_observable_{metric.kind}")
         create(metric.name, [_reader(metric)], unit=metric.unit, description=metric.description)
-    return Requests(meter), Lag(meter)
+    return Requests(meter, durations), Lag(meter)
 
 
 def _cpu(options: CallbackOptions) -> Found:

@@ -38,6 +38,7 @@ class Settings(RoomSettings):
     """
 
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    otel_bsp_max_export_batch_size: Annotated[int, Field(ge=1, le=2_048)] = 128  # of more, requests feel each
     otel_exporter_otlp_endpoint: Annotated[
         Annotated[str, AfterValidator(_address)] | None,
         OrOff,

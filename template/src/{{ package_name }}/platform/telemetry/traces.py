@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.instrumentation import httpx
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind, Status
+from wrapt import register_post_import_hook
 
 from ..redaction import redact
 from ..state import current
+from .pacing import Paced
 
 # Queries hold what people searched, and their tokens: the path says which call it was.
 QUERIES = ("url.query",)
@@ -71,7 +72,7 @@ class Redacting(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send copies without secrets."""
-        return self.exporter.export([_clean(span) for span in spans])
+        return self.exporter.export(Paced(spans, _clean))
 
     def shutdown(self) -> None:
         """Give up what is under way."""
@@ -109,7 +110,12 @@ _usual = lru_cache(1024)(redact)
 
 
 def make(
-    kind: str, ratio: float, resource: Resource, far: Mapping[str, Any] | None, watchers: Sequence[SpanExporter]
+    kind: str,
+    ratio: float,
+    resource: Resource,
+    far: Mapping[str, Any] | None,
+    watchers: Sequence[SpanExporter],
+    batch_size: int = 128,
 ) -> TracerProvider:
     """Make the provider of spans.
 
@@ -119,6 +125,7 @@ def make(
         resource: Who sends.
         far: Arguments of the exporter; None where nothing leaves the process.
         watchers: Given each span at once, inside the process.
+        batch_size: Spans that one request to the far end holds at most.
     """
     root = sampling.TraceIdRatioBased(ratio)
     samplers: dict[str, sampling.Sampler] = {
@@ -135,13 +142,20 @@ def make(
     for watcher in watchers:
         provider.add_span_processor(SimpleSpanProcessor(Redacting(watcher)))
     if far is not None:
-        provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter(**far))))
+        exporter = Redacting(OTLPSpanExporter(**far))
+        provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=batch_size))
     _trace_calls(provider)
     return provider
 
 
 def _trace_calls(provider: TracerProvider) -> None:
-    """Make each call by httpx, where it is installed, one client span that hands its trace on."""
-    for library, kind in (("httpx", "HTTPXClientInstrumentor"), ("httpx2", "HTTPX2ClientInstrumentor")):
-        if find_spec(library):
-            getattr(httpx, kind)().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
+    """Make each call by httpx one client span that hands its trace on, once somebody has imported httpx."""
+
+    def instrument(library: ModuleType) -> None:
+        from opentelemetry.instrumentation import httpx
+
+        kind = httpx.HTTPXClientInstrumentor if library.__name__ == "httpx" else httpx.HTTPX2ClientInstrumentor
+        kind().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
+
+    for library in ("httpx", "httpx2"):
+        register_post_import_hook(instrument, library)

@@ -1,0 +1,105 @@
+"""How long the slowest requests wait while everything is on: exporters share the interpreter with the event loop.
+
+An open loop: requests come at a fixed rate, 40 % of what FastAPI alone could answer, and one that has to wait for the
+export of a batch is timed from when it was due.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from bench import project
+from bench.cases.overhead import PATH, PRODUCTION_LIKE, WARM_SECONDS, commands, prepare
+from bench.cases.wiring import INTERVAL, SOLD
+from bench.harness import BenchError, Case, Limit, Measures, Result, interleave, medians, paired_ratio
+from bench.load import arrive
+from bench.server import HOST, serving
+from tests.projects import ROOT
+from tests.servers.process import Process, free_port
+
+CEILING_MS = 2.0
+SHARE = 0.4  # of the rate at which FastAPI alone would be busy all the time
+CONNECTIONS = 32
+KINDS = ("contrib", "native")
+
+
+@contextmanager
+def sink(folder: Path) -> Iterator[str]:
+    """The address of a collector in a process of its own."""
+    port = free_port()
+    process = Process([sys.executable, "-m", "bench.sink", str(port)], cwd=ROOT, env=dict(os.environ), log=folder / "sink.log")
+    try:
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.stop()
+
+
+def measured(
+    name: str, service: Path, tools: Path, seconds: float, env: dict[str, str], rate: Callable[[], float]
+) -> Measures:
+    """A fresh process: start, warm up, then requests at their rate."""
+    port = free_port()
+    env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE | env
+    log = service / f"{name}.log"
+    log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
+    with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
+        server.cpu_per_request(PATH, WARM_SECONDS)
+        before = server.cpu_seconds
+        found = arrive(HOST, port, PATH, rate=rate(), connections=CONNECTIONS, seconds=seconds)
+        if found.errors:
+            raise BenchError(f"{name}: {found.errors} of {len(found.seconds)} requests were not answered with 200")
+        spent = (server.cpu_seconds - before) / len(found.seconds)
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+    latencies = {key: found.percentile(share) * 1e3 for key, share in shares.items()}
+    return latencies | {"cpu_per_request": spent * 1e6}
+
+
+def capacity(service: Path, tools: Path) -> float:
+    """Requests per second that one core answers with FastAPI alone, by CPU: neighbours do not change it much."""
+    port = free_port()
+    env = {"PATH": os.defpath} | PRODUCTION_LIKE
+    with serving(commands(service, tools, port)["bare"], port, PATH, cwd=service, env=env, log=service / "x") as server:
+        server.cpu_per_request(PATH, WARM_SECONDS)
+        return 1 / server.cpu_per_request(PATH, 2.0)
+
+
+def run(rounds: int, full: bool) -> Result:
+    seconds = 12.0 if full else 6.0  # several batches of spans
+    with TemporaryDirectory() as folder, sink(Path(folder)) as collector:
+        template = project.export(Path(folder) / "template")
+        rates: list[float] = []
+        sides: dict[str, Callable[[], Measures]] = {}
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+            "OTEL_METRIC_EXPORT_INTERVAL": INTERVAL,
+            "OTEL_TRACES_SAMPLER_ARG": SOLD,
+            "SENTRY_DSN": f"http://key@{HOST}:9/1",  # read where the room `errors` is there
+        }
+        for kind in KINDS:
+            service = Path(folder) / kind
+            tools = project.make_service(template, service, prepare, "--data", f"http_instrumentation={kind}")
+            if not rates:
+                rates.append(SHARE * capacity(service, tools))
+                sides["bare"] = partial(measured, "bare", service, tools, seconds, {}, lambda: rates[0])
+            sides[kind] = partial(measured, "service", service, tools, seconds, env, lambda: rates[0])
+        found = interleave(sides, rounds)
+    middle = medians(found)
+    return Result(
+        unit={"p50": "ms", "p90": "ms", "p99": "ms", "p999": "ms", "cpu_per_request": "us"},
+        rounds=found,
+        ratio={kind: paired_ratio(found, kind, "bare", "p99") for kind in KINDS},
+        limits={kind: Limit("ceiling", CEILING_MS, middle[kind]["p99"]) for kind in KINDS},
+        notes={"requests_per_second": rates[0]},
+    )
+
+
+CASE = Case(
+    name="tail",
+    limit=f"fully wired, at {SHARE:.0%} of the load that FastAPI alone can take, p99 at most {CEILING_MS:g} ms",
+    run=run,
+)
