@@ -6,7 +6,7 @@ installed := .venv/installed
 # The one place that puts uv on PATH, for the tools below and for the services that they generate.
 python = uv=$$(scripts/uv) && exec env PATH="$${uv%/*}:$$PATH" .venv/bin/python
 
-.PHONY: help demo test test-full check bench docs servers release-check clean
+.PHONY: help demo test prove test-full check bench docs servers release-check clean
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -14,11 +14,14 @@ help: ## Print the targets
 demo: $(installed) ## Generate a service with default answers and serve it (HOST, PORT, DEMO_DIR)
 	@$(python) -m scripts.demo
 
-test: $(installed) ## Run every proof at the size of the gate (ARGS goes to pytest)
-	@$(python) -m tests $(ARGS)
+test: $(installed) ## Prove each promise on real servers (ARGS goes to pytest)
+	@$(python) -m tests --tier test $(ARGS)
+
+prove: $(installed) ## Show that the proofs can fail (sabotages), and assert latencies
+	@$(python) -m tests --tier prove $(ARGS)
 
 test-full: export PROOF := full
-test-full: $(installed) ## Run every proof at full counts
+test-full: $(installed) ## Run all of that at full counts
 	@$(python) -m tests $(ARGS)
 
 check: $(installed) ## Check format, lint and types of the code that stays here

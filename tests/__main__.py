@@ -1,6 +1,6 @@
-"""Runs the proofs in three phases (static, servers, timing) and adds them up against the budgets.
+"""Runs the tests of a tier, phase by phase, and adds them up against the budgets.
 
-Usage: python -m tests [--phase NAME] [--seconds N] [pytest arguments]
+Usage: python -m tests [--tier NAME] [--phase NAME] [--seconds N] [pytest arguments]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,14 +21,18 @@ import pytest
 from tests import budget, proof
 from tests.servers.process import descendants
 
+# A module stays on one worker: it shares the servers and services that its fixtures start.
+# Three workers on two cores, for they wait more than they work.
+SERVERS = ["-n", "3", "--dist", "loadscope"]
 PHASES = {
-    "static": ["-m", "not servers and not timing", "-n", "2", "--dist", "worksteal"],
-    # A module stays on one worker: it shares the servers and services that its fixtures start.
-    # Three on two cores, for they wait more than they work.
-    "servers": ["-m", "servers and not timing", "-n", "3", "--dist", "loadscope"],
+    "static": ["-m", "not servers and not sabotage and not timing", "-n", "2", "--dist", "worksteal"],
+    "servers": ["-m", "servers and not sabotage and not timing", *SERVERS],
+    "sabotages": ["-m", "sabotage and not timing", *SERVERS],
     # Alone on the machine, or a latency says more about the neighbours than about the service.
     "timing": ["-m", "timing", "-n", "0"],
 }
+# `test` proves each promise; `prove` shows that its proof can fail, and asserts latencies.
+TIERS = {"test": ("static", "servers"), "prove": ("sabotages", "timing"), "full": tuple(PHASES)}
 # By its entry point's name: where plugins load themselves, it is the same one. A test that hangs fails under its name.
 HANGS = ["-p", "timeout", f"--timeout={proof.count(gate=300, full=1800)}"]
 BENIGN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -42,6 +47,7 @@ class Total:
 
     def run(self, phase: str, arguments: list[str], most: float) -> None:
         print(f"--- {phase}", flush=True)
+        begun = time.monotonic()
         with TemporaryDirectory() as folder:
             record = Path(folder) / "record.json"
             plugin = ["-p", "tests.budget", f"--record={record}"]
@@ -60,6 +66,7 @@ class Total:
         if code not in BENIGN and not counts["failed"]:
             counts["failed"] = 1  # a phase that broke down has no failed test to show for it
         self.counts.update(counts)
+        print(f"--- {phase}: {time.monotonic() - begun:.0f} s", flush=True)
 
 
 def end(pid: int) -> None:
@@ -82,6 +89,7 @@ def table(seconds: dict[str, float], budgets: dict[str, float]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests", allow_abbrev=False)
+    parser.add_argument("--tier", choices=TIERS, default="full", help="which phases (%(default)s)")
     parser.add_argument("--phase", choices=PHASES, action="append", help="only this phase")
     most = proof.count(gate=3_600, full=6 * 3_600)
     parser.add_argument("--seconds", type=float, default=most, help="how long a phase may take (%(default)s)")
@@ -93,7 +101,7 @@ def main() -> int:
         return 1
 
     total = Total()
-    for phase in options.phase or PHASES:
+    for phase in options.phase or TIERS[options.tier]:
         total.run(phase, arguments, options.seconds)
 
     print(f"\n{table(total.seconds, budgets)}\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import copier
 import httpx
@@ -58,9 +59,16 @@ def render(template: Path, folder: Path, **answers: object) -> Path:
     return folder
 
 
+class Change(Protocol):
+    """What a variant of a project has that the project has not: an edit, a sabotage, a planted feature."""
+
+    def apply(self, root: Path) -> None:
+        """Change the project in `root`."""
+
+
 @dataclass(frozen=True)
 class Edit:
-    """One change of one file, for a sabotage: `old` must be there."""
+    """What a user changes in one file: `old` must be there. What breaks a promise of ours is a `Sabotage`."""
 
     file: str
     old: str
@@ -69,7 +77,7 @@ class Edit:
     def apply(self, root: Path) -> None:
         path = root / self.file
         text = path.read_text()
-        assert self.old in text, f"{self.file} has no {self.old!r}: the sabotage is out of date"
+        assert self.old in text, f"{self.file} has no {self.old!r}"
         path.write_text(text.replace(self.old, self.new, 1))
 
 
@@ -122,11 +130,11 @@ class Project:
             *arguments,
         )
 
-    def variant(self, folder: Path, *edits: Edit) -> "Project":
+    def variant(self, folder: Path, *changes: Change) -> "Project":
         """A copy with changes: it runs its own code on this project's environment."""
         shutil.copytree(self.root, folder, ignore=shutil.ignore_patterns(".venv", "*.db*", ".*_cache"))
-        for edit in edits:
-            edit.apply(folder)
+        for change in changes:
+            change.apply(folder)
         made = Project(folder, self.slug, self.package)
         made.venv = self.venv
         return made

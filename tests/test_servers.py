@@ -2,7 +2,7 @@
 
 import os
 import signal
-import subprocess
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests import commands
 from tests.servers import packages
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.pgbouncer import PgBouncer
@@ -21,10 +22,19 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
+@pytest.fixture(scope="module")
+def breakable() -> Iterator[Postgres]:
+    """A server that the tests of this module stop and break."""
     with open_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(breakable: Postgres) -> Postgres:
+    """The same, running again."""
+    if not breakable.process.running:
+        breakable.start()
+    return breakable
 
 
 def write_note(url: str) -> None:
@@ -42,24 +52,22 @@ def everyone(server: Postgres) -> set[int]:
     return {server.process.pid, *descendants(server.process.pid)}
 
 
-def test_a_free_port_is_none_that_a_client_gets(own_postgres: Postgres) -> None:
+def test_a_free_port_is_none_that_a_client_gets() -> None:
     lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
     ports = {free_port() for _ in range(200)}
     assert len(ports) > 190  # or workers would meet
     assert max(ports) < int(lent.read_text().split()[0] if lent.exists() else 32_768)
-    with pytest.raises(ServerError, match="no free port"):
-        free_port(range(own_postgres.port, own_postgres.port + 1))
+    port = max(ports)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(ServerError, match="no free port"):
+        free_port(range(port, port + 1))
 
 
 def test_no_other_process_gets_a_port_whose_server_does_not_listen_yet() -> None:
     port = free_port()
 
-    def other(first: int, end: int) -> subprocess.CompletedProcess[str]:
-        ask = f"from tests.servers.process import free_port; print(free_port(range({first}, {end})))"
-        return subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert int(other(port + 1, port + 50).stdout) > port
-    assert "no free port" in other(port, port + 1).stderr
+    ask = f"from tests.servers.process import free_port; print(free_port(range({port} + {{}}, {port} + {{}})))"
+    assert int(commands.must(sys.executable, "-c", ask.format(1, 50), cwd=ROOT)) > port
+    assert "no free port" in commands.run(sys.executable, "-c", ask.format(0, 1), cwd=ROOT).stderr
 
 
 def test_a_killed_server_refuses_and_has_its_data_after_a_restart(own_postgres: Postgres) -> None:
@@ -144,12 +152,6 @@ def test_a_monitor_that_refuses_its_configuration_says_why(kind: type[Alertmanag
         raise AssertionError("it started")
 
 
-def test_a_closed_server_leaves_no_folder() -> None:
-    with open_postgres() as server:
-        assert server.home.is_dir()
-    assert not server.home.exists()
-
-
 def test_a_server_ends_with_the_interpreter_that_started_it() -> None:
     code = (
         "from tests.servers.postgres import open_postgres\n"
@@ -159,7 +161,7 @@ def test_a_server_ends_with_the_interpreter_that_started_it() -> None:
         "print(server.home, server.process.pid, *descendants(server.process.pid))\n"
         "raise SystemExit(3)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = commands.run(sys.executable, "-c", code, cwd=ROOT)
     assert done.returncode == 3, done.stderr
     home, *pids = done.stdout.split()
     assert not Path(home).exists()
@@ -197,6 +199,12 @@ def test_a_server_that_never_gets_ready_is_reported(tmp_path: Path) -> None:
         process.wait_until(lambda: False, 0.2)
     process.stop(signal.SIGTERM)
     assert not alive(process.pid)
+
+
+def test_what_fails_is_reported_with_all_that_it_said() -> None:
+    assert commands.must("sh", "-c", "cat", text="read") == "read"
+    with pytest.raises(ServerError, match=r"failed with 3\nout\n\nerr"):
+        commands.must("sh", "-c", "echo out; echo err >&2; exit 3")
 
 
 def test_a_missing_program_is_an_error_that_says_what_to_type(

@@ -22,8 +22,8 @@ SLOW = """def upgrade() -> None:
     op.create_table("orders", sa.Column("id", sa.Uuid, primary_key=True))
     op.execute("SELECT pg_sleep(1)")
 """
-INDEX = "An index on a table that is in use"
-COLUMN = "A column that shall be there always"
+INDEX = "An index on a table in use"
+COLUMN = "A column that is required"
 SECONDS = 40.0
 
 

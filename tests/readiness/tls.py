@@ -1,8 +1,6 @@
 """A proxy that ends TLS before a service, as a balancer does: bytes go through, one header is added."""
 
-import socketserver
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -10,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import trustme
+
+from tests.servers.server import serving
 
 
 @contextmanager
@@ -39,14 +39,7 @@ def proxied(port: int, folder: Path) -> Iterator[tuple[str, Path]]:
         def log_message(self, format: str, *arguments: object) -> None:
             """Say nothing."""
 
-    server: socketserver.BaseServer = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    assert isinstance(server, ThreadingHTTPServer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}", folder / "authority.pem"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(server) as own:
+        yield f"https://127.0.0.1:{own}", folder / "authority.pem"

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from tests import commands
 from tests.servers import packages
 from tests.servers.monitor import Monitor
 
@@ -16,8 +17,7 @@ SILENT = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
 
 def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run amtool; what it says of a fault is in its output."""
-    tool = packages.ensure("amtool", PACKAGE)
-    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    return commands.run(packages.ensure("amtool", PACKAGE), *arguments)
 
 
 class Alertmanager(Monitor):

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from tests import commands
 from tests.servers.packages import CACHE
 from tests.servers.process import POLL_SECONDS, ServerError
 from tests.servers.server import Server
@@ -152,10 +152,7 @@ def _env(folder: Path, **more: str) -> dict[str, str]:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, cwd=HOME, env=_env(HOME), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ServerError(f"{' '.join(command)} failed\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    return commands.must(*command, cwd=HOME, env=_env(HOME))
 
 
 @contextlib.contextmanager

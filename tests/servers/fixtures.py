@@ -8,8 +8,10 @@ from playwright.sync_api import Browser
 from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink, Sink
+from tests.servers.memcached import Memcached
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
+from tests.servers.redis import Redis
 from tests.servers.vault import Vault
 
 
@@ -38,6 +40,20 @@ def bugsink() -> Iterator[Bugsink]:
 def sink(bugsink: Bugsink) -> Sink:
     """A new project of Bugsink for one test."""
     return bugsink.create_project()
+
+
+@pytest.fixture
+def memcached() -> Iterator[Memcached]:
+    """Memcached for one test."""
+    with Memcached() as server:
+        yield server
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """Redis for one test."""
+    with Redis() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,10 @@ class Memcached(Server):
             return bool(self.say("version"))
         return False
 
+    def stop(self) -> None:
+        """End it at once: it has nothing to lose, and takes a second to heed SIGTERM."""
+        self.kill()
+
     def fill(self) -> None:
         """Leave no room: it refuses every write of up to 5 kB. Each size of slab has a page of its own to fill."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:

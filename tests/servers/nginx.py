@@ -1,11 +1,11 @@
 """NGINX, the real one: what stands between clients and the service."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import httpx
 
+from tests import commands
 from tests.servers import packages
 from tests.servers.server import Server
 
@@ -73,10 +73,7 @@ class Nginx(Server):
 
     @property
     def version(self) -> str:
-        done = subprocess.run(
-            [packages.ensure("nginx", "nginx-light"), "-v"], capture_output=True, text=True, check=True
-        )
-        return done.stderr.strip().rpartition("/")[2]
+        return commands.run(packages.ensure("nginx", "nginx-light"), "-v").stderr.strip().rpartition("/")[2]
 
     def answers(self) -> bool:
         """Whether it listens; what it says is another matter."""

@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as PbSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as PbStatus
 
 from tests.servers.process import ServerError
+from tests.servers.server import serving
 
 Attributes = dict[str, Any]
 HANG_SECONDS = 120.0
@@ -241,13 +242,8 @@ def open_collector(delay: float = 0.0) -> Iterator[Collector]:
 
         def handle_error(self, request: object, client_address: object) -> None: ...  # clients may go while it hangs
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        collector.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
+    with serving(Server(("127.0.0.1", 0), Handler)) as collector.port:
         try:
             yield collector
         finally:
             collector.over.set()
-            server.shutdown()
-            thread.join()

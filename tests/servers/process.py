@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import itertools
 import os
 import pwd
 import random
@@ -35,7 +36,8 @@ def free_port(among: range = OURS) -> int:
     None of those that Linux lends to clients: one of them might have it before the server does, and a client that asks
     for a server in vain may be connected to itself.
     """
-    for port in random.SystemRandom().sample(among, len(among)):
+    begin = random.SystemRandom().randrange(len(among))
+    for port in itertools.chain(among[begin:], among[:begin]):
         claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
             claim.bind(("127.0.0.1", port))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import commands
 from tests.servers import packages
 from tests.servers.monitor import Monitor
 
@@ -13,8 +14,7 @@ PACKAGE = "prometheus"
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run promtool; what it says of a fault is in its output."""
-    tool = packages.ensure("promtool", PACKAGE)
-    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    return commands.run(packages.ensure("promtool", PACKAGE), *arguments)
 
 
 class Prometheus(Monitor):

@@ -2,8 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from socketserver import TCPServer
 from types import TracebackType
 from typing import Self
 
@@ -93,3 +96,16 @@ class Server:
         if self._process and self._process.running:
             self.stop()
         self._folder.cleanup()
+
+
+@contextmanager
+def serving(server: TCPServer) -> Iterator[int]:
+    """What is no program of its own serves from a thread, for the length of a `with`; the value is its port."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
