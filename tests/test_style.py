@@ -3,7 +3,6 @@
 import ast
 import statistics
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
