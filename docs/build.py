@@ -20,7 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-OTHER = {"secrets_manager": "aws"}  # answers that bring variables of their own
+OTHER = {"secrets_manager": "aws", "cdn": "cloudflare"}  # answers that bring variables of their own
 SETTING = re.compile(r"#?([A-Z][A-Z0-9_]*)=(.*)")
 TARGET = re.compile(r"^([a-z][a-z-]*):.*?## (.*)$", re.MULTILINE)
 

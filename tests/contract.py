@@ -3,6 +3,7 @@
 CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
     "cache": ("redis", "memcached", "none"),
+    "cdn": ("none", "cloudflare"),
     "database": ("postgresql", "none"),
     "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
@@ -20,6 +21,7 @@ DEFAULTS = {
     "github_user": "your-org",
     "license": "apache-2.0",
     "cache": "redis",
+    "cdn": "none",
     "database": "postgresql",
     "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
@@ -31,13 +33,13 @@ CONTRACT = {
     "question": """
         project_name project_slug package_name description user_name user_email github_user license python_version
         database cache secrets_manager error_monitoring http_instrumentation usage_tracking auth ci load_balancer
-        deploy_target rollout recovery_tier include_example
+        deploy_target rollout recovery_tier include_example cdn
     """,
     "target": """
         help setup dev test check fmt ready up image migrate revision backup restore drill load dast profile update
         upgrade
     """,
-    "command": "serve migrate ready backup audit",
+    "command": "serve migrate backup audit",
     "route": "/livez /readyz /version /docs /openapi.json /__dev__ /__probe__/error /v1/items /v1/items/{item_id}",
     "variable": """
         ENVIRONMENT HOST PORT LOG_LEVEL LOG_FORMAT DATABASE_URL DATABASE_MIGRATOR_URL DB_POOLER CACHE_URL TRUSTED_HOSTS
@@ -45,11 +47,14 @@ CONTRACT = {
         VAULT_ROLE VAULT_ROLE_ID VAULT_SECRET_ID_FILE VAULT_TOKEN VAULT_NAMESPACE VAULT_CACERT VAULT_KV_MOUNT
         VAULT_SECRET_PATH AWS_SECRETS_NAME AWS_ENDPOINT_URL SENTRY_DSN OTEL_EXPORTER_OTLP_ENDPOINT OTEL_METRICS_EXPORTER
         METRICS_PORT USAGE_KEY USAGE_HOST OIDC_ISSUER OIDC_AUDIENCE BACKUP_URL BACKUP_AGE_RECIPIENT
-        BACKUP_AGE_IDENTITY_FILE SHUTDOWN_DRAIN_SECONDS GIT_COMMIT READY_PROBE_KEY
+        BACKUP_AGE_IDENTITY_FILE SHUTDOWN_DRAIN_SECONDS GIT_COMMIT READY_PROBE_KEY CDN_API_URL CDN_TOKEN CDN_ZONE
     """,
 }
 # Variables that come with another answer than the default.
-ANSWERED = {"AWS_ENDPOINT_URL AWS_SECRETS_NAME": {"secrets_manager": "aws"}}
+ANSWERED = {
+    "AWS_ENDPOINT_URL AWS_SECRETS_NAME": {"secrets_manager": "aws"},
+    "CDN_API_URL CDN_TOKEN CDN_ZONE": {"cdn": "cloudflare"},
+}
 # What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
 METRICS = """
     cache_breaker_open cache_requests_total db_client_connection_count db_client_connection_max

@@ -108,6 +108,12 @@ class Project:
         """Run the service's own command line."""
         return self.run(*self.command(*arguments), env=env, check=check)
 
+    def ready(
+        self, *arguments: str, env: Mapping[str, str] | None = None, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the readiness check, as `make ready` does."""
+        return self.run(str(self.venv / "bin" / "python"), "-m", "ready", *arguments, env=env, check=check)
+
     def command(self, *arguments: str) -> Sequence[str]:
         return (
             str(self.venv / "bin" / "python"),

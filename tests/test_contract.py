@@ -34,7 +34,8 @@ def built(project: Project) -> dict[str, set[str]]:
     """What there is, by kind: each read where a user meets it."""
     routes = """
 from fastapi.routing import iter_route_contexts
-from my_service.main import app
+from my_service import main
+app = main.app()
 for route in iter_route_contexts(app.routes):
     print(getattr(route, "path_format", None) or getattr(route, "path", None))
 print(*app.openapi()["paths"])

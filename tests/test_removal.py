@@ -98,6 +98,14 @@ def stands(service: Service, room: str, example: bool) -> None:
 
 
 @pytest.fixture(scope="module")
+def project(template: Path, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A service with every room, the optional ones included, on the default one's environment."""
+    made = Project(render(template, tmp_path_factory.mktemp("every-room") / "service", cdn="cloudflare"))
+    made.venv = project.venv
+    return made
+
+
+@pytest.fixture(scope="module")
 def database(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with the schema, to be copied."""
     file = tmp_path_factory.mktemp("database") / "service.db"
@@ -182,7 +190,7 @@ def test_a_name_that_cannot_be_left_out_is_refused_with_why(project: Project) ->
 
 def brought_back(template: Path, folder: Path) -> list[str]:
     """The deleted rooms that are there again after an update to a release in which each of them changed."""
-    service = make_service(template, folder)
+    service = make_service(template, folder, cdn="cloudflare")
     paths = [f"{PLATFORM}/{room.replace('.', '/')}" for room in REMOVABLE]
     files = [path + ".py" * (service / f"{path}.py").exists() for path in paths]
     assert all((service / file).exists() for file in files)
@@ -204,7 +212,7 @@ def test_a_room_that_must_exist_would_come_back(tmp_path: Path) -> None:
 
 
 def test_a_service_without_any_room_that_may_go_starts(template: Path, project: Project, tmp_path: Path) -> None:
-    made = Project(render(template, tmp_path / "service", include_example=False))
+    made = Project(render(template, tmp_path / "service", include_example=False, cdn="cloudflare"))
     made.venv = project.venv
     for room in reversed(REMOVABLE):
         unlink(made.root, room)

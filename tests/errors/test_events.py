@@ -170,7 +170,8 @@ def test_a_sabotaged_room_fails_the_proof(
 
 IN_PROCESS = """
 import asyncio, sentry_sdk
-from my_service.main import app
+from my_service import main
+app = main.app()
 
 async def receive():
     return {"type": "http.request", "body": b""}

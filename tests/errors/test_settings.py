@@ -11,7 +11,8 @@ pytestmark = pytest.mark.servers
 SECRET = "hunter2s3cret"
 LOADED = """
 import sys
-from my_service.main import app
+from my_service import main
+app = main.app()
 print(any(name.partition(".")[0] == "sentry_sdk" for name in sys.modules), app.state.platform.errors is not None)
 """
 

@@ -1,11 +1,12 @@
 """The service with a feature whose routes say in all the ways in which one can who may keep their answers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.projects import Project, Service
+from tests.projects import Project, Service, render
 from tests.service.conftest import migrated
 
 FEATURE = '''"""Answers that are kept, or not."""
@@ -158,9 +159,10 @@ async def change(request: Request, count: int, status: int = 200) -> Response:
 
 
 @pytest.fixture(scope="session")
-def keeper(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The default project with the feature. Do not change it: make a `variant`."""
-    made = project.variant(tmp_path_factory.mktemp("keeper") / "service")
+def keeper(template: Path, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a CDN and the feature. Do not change it: make a `variant`."""
+    made = Project(render(template, tmp_path_factory.mktemp("keeper") / "service", cdn="cloudflare"))
+    made.venv = project.venv
     feature = made.root / "src/my_service/features/kept"
     feature.mkdir()
     (feature / "__init__.py").write_text('"""Answers that are kept."""\n')

@@ -19,7 +19,7 @@ from tests.servers.process import free_port
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
-ROOM = "src/my_service/platform/cdn.py"
+ROOM = "src/my_service/platform/http_cache/purge.py"
 TOKEN = "a-token-that-no-line-may-show"
 PATH = "/client/v4/zones/0a1b2c/purge_cache"
 DONE = '{"success": true, "errors": [], "messages": [], "result": {"id": "0a1b2c"}}'

@@ -46,7 +46,7 @@ class Prober:
         file.write_text(file.read_text().replace("#answer_seconds = 1.0", "answer_seconds = 5.0"))
 
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.project.cli("ready", *arguments, env={**KEY, **env})
+        return self.project.ready(*arguments, env={**KEY, **env})
 
     def look(self, service: Service | str, *arguments: str, **env: str) -> Found:
         url = service if isinstance(service, str) else f"http://127.0.0.1:{service.port}"

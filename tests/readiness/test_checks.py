@@ -214,7 +214,7 @@ CASES = [(check, each) for check, sabotages in SABOTAGES.items() for each in sab
 
 
 def registered(project: Project) -> set[str]:
-    code = "from my_service.ready.engine import find\nfor each in find(): print(each.name)"
+    code = "from ready.engine import find\nfor each in find(): print(each.name)"
     return set(project.run(str(project.venv / "bin/python"), "-c", code).stdout.split())
 
 
@@ -348,7 +348,7 @@ def test_checks_need_no_file_of_the_service(
         as_root = os.getuid() == 0
         drop = [str(shutil.which("setpriv")), "--bounding-set=-dac_override,-dac_read_search"] if as_root else []
         url = f"http://127.0.0.1:{service.port}"
-        command = [*drop, *prober.project.command("ready", "--url", url, "--json")]
+        command = [*drop, str(prober.project.venv / "bin/python"), "-m", "ready", "--url", url, "--json"]
         folder = own.root.parent
         folder.chmod(0)
         try:

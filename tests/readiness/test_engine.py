@@ -10,7 +10,7 @@ from tests.projects import Edit, Project, Service
 from tests.readiness.conftest import Prober, Served
 
 pytestmark = pytest.mark.servers
-ENGINE = "src/my_service/ready/engine.py"
+ENGINE = "ready/engine.py"
 LOCAL = '''"""Ours."""
 
 import asyncio
@@ -26,7 +26,7 @@ async def invoices(probe: Probe) -> str:
 
 
 def add(project: Project, body: str, effect: str = "reads") -> None:
-    file = project.root / "src/my_service/ready/checks/local_billing.py"
+    file = project.root / "ready/checks/local_billing.py"
     file.write_text(LOCAL.format(body=body, effect=effect))
 
 
@@ -78,7 +78,7 @@ def test_could_not_look_wins_over_a_gap(prober: Prober, service: Service) -> Non
 
 def test_checks_run_at_the_same_time(prober: Prober, service: Service) -> None:
     add(prober.project, 'await asyncio.sleep(0.9)\n    return "slow"')
-    file = prober.project.root / "src/my_service/ready/checks"
+    file = prober.project.root / "ready/checks"
     for number in range(5):
         text = (file / "local_billing.py").read_text().replace("invoices", f"invoices_{number}")
         (file / f"local_{number}.py").write_text(text)
@@ -144,7 +144,7 @@ def test_another_server_is_not_taken_for_the_service(prober: Prober, project: Pr
 
 
 def test_a_check_that_cannot_be_imported_is_named(prober: Prober, service: Service) -> None:
-    file = prober.project.root / "src/my_service/ready/checks/local_broken.py"
+    file = prober.project.root / "ready/checks/local_broken.py"
     file.write_text("import nothing_of_that_name\n")
     found = prober.look(service)
     assert found.code == 2

@@ -18,7 +18,7 @@ from tests.servers.vault import Vault
 
 pytestmark = pytest.mark.servers
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
-CHECKS = "src/my_service/ready/checks"
+CHECKS = "ready/checks"
 # The gate does not wait as long for what will not come.
 IMPATIENT = (
     Edit(f"{CHECKS}/caching.py", "SCRAPE = 70.0", "SCRAPE = 5.0"),

@@ -16,7 +16,7 @@ from tests.projects import ROOT, Edit, Service
 from tests.readiness.conftest import KEY, Prober
 from tests.test_weight import code_lines
 
-SOURCE = ROOT / "template/src/{{ package_name }}/ready"
+SOURCE = ROOT / "template/ready"
 PARTS = ("engine.py", "page.html", "page.py", "render.py", "report.py")
 servers = pytest.mark.servers
 
@@ -43,7 +43,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
 
 @servers
 def test_on_a_terminal_there_is_a_table_of_eleven_areas(prober: Prober, service: Service, tmp_path: Path) -> None:
-    command = list(prober.project.command("ready", "--url", f"http://127.0.0.1:{service.port}"))
+    command = [str(prober.project.venv / "bin/python"), "-m", "ready", "--url", f"http://127.0.0.1:{service.port}"]
     env = prober.project.env({**KEY, "COLUMNS": "120", "TERM": "xterm"})
     child, terminal = pty.fork()
     if child == 0:
@@ -104,7 +104,7 @@ def test_junit_counts_gaps_as_failures_and_failed_looks_as_errors(
     prober: Prober, service: Service, tmp_path: Path
 ) -> None:
     Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/nothing"').apply(prober.project.root)
-    broken = prober.project.root / "src/my_service/ready/checks/local_odd.py"
+    broken = prober.project.root / "ready/checks/local_odd.py"
     broken.write_text(
         '"""Ours."""\n\nfrom ..engine import Probe, check\n\n\n@check("billing")\n'
         'async def odd(probe: Probe) -> str:\n    """Odd <texts> & "quotes" are right."""\n    return str(1 / 0)\n'
@@ -154,8 +154,8 @@ def test_the_next_step_links_to_the_docs_of_the_template_in_use(
     (prober.project.root / ".copier-answers.yml").write_text(f"_commit: {commit}\n_src_path: {source}\nlicense: mit\n")
     code = """
 from pathlib import Path
-from my_service.ready.links import explained
-from my_service.ready.report import Outcome, Status
+from ready.links import explained
+from ready.report import Outcome, Status
 page = explained(Path(".copier-answers.yml"))
 print(page(Outcome("errors", "errors.raised", "", Status.GAP, "", "do it")))
 print(page(Outcome("billing", "billing.mine", "", Status.GAP, "", "do it")), end="")
@@ -166,7 +166,7 @@ print(page(Outcome("billing", "billing.mine", "", Status.GAP, "", "do it")), end
 
 # --- the page ---------------------------------------------------------------------------------------------------
 
-PAGE = "src/my_service/ready/page.html"
+PAGE = "ready/page.html"
 
 
 def rendered(prober: Prober, service: Service, file: Path) -> Path:
@@ -219,7 +219,7 @@ def test_no_text_of_the_service_becomes_markup(
     browser: Browser, prober: Prober, service: Service, tmp_path: Path
 ) -> None:
     hostile = "<script>document.title = 'taken'</script><b>$marker</b>"
-    file = prober.project.root / "src/my_service/ready/checks/local_odd.py"
+    file = prober.project.root / "ready/checks/local_odd.py"
     file.write_text(
         '"""Ours."""\n\nfrom ..engine import Probe, check\n\n\n@check("a<b>")\n'
         f'async def odd(probe: Probe) -> str:\n    """Odd <i>text</i>."""\n    return {hostile!r}\n'

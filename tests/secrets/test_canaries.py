@@ -150,8 +150,8 @@ except ValidationError as error:
 """
 CRASH = Edit(
     "src/my_service/main.py",
-    "app = create_app(load(Settings)",
-    "loaded = load(Settings)\n1 / 0\napp = create_app(loaded",
+    "    return create_app(load(Settings)",
+    "    loaded = load(Settings)\n    1 / 0\n    return create_app(loaded",
 )
 
 

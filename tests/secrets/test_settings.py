@@ -14,7 +14,8 @@ from tests.service.conftest import migrated
 pytestmark = pytest.mark.servers
 SHOW = """
 import sys
-from my_service.main import app
+from my_service import main
+app = main.app()
 settings, secrets = app.state.platform.settings, app.state.platform.secrets
 print(settings.log_level, settings.shutdown_drain_seconds, settings.database_url.get_secret_value())
 print("hvac" in sys.modules, secrets is None, sorted(getattr(secrets, "values", {})))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.servers
 def printed() -> dict[str, str]:
     """The Python files that the tutorial prints, by path."""
     text = (ROOT / "docs" / "tutorial.md").read_text()
-    blocks = re.findall(r"```python\n# src/orders/(\S+)\n(.*?)```", text, re.S)
+    blocks = re.findall(r"```python\n# (?:src/orders/)?(\S+)\n(.*?)```", text, re.S)
     assert len(blocks) == 4
     return dict(blocks)
 
@@ -22,7 +22,7 @@ def printed() -> dict[str, str]:
 def test_the_feature_of_the_tutorial_is_served(project: Project, tmp_path: Path) -> None:
     own = project.variant(tmp_path / "own")
     for name, code in printed().items():
-        path = own.root / "src" / "my_service" / name
+        path = own.root / ("" if name.startswith("ready/") else "src/my_service") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         head = "from .platform import PlatformSettings\n\n\n" if name == "settings.py" else ""
         path.write_text(head + code)
@@ -30,9 +30,9 @@ def test_the_feature_of_the_tutorial_is_served(project: Project, tmp_path: Path)
         assert service.client.get("/v1/greetings/ada").json() == {"greeting": "Hello, Ada."}
         nobody = service.client.get("/v1/greetings/bob")
         assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown-name")
-        greeted = own.cli("ready", "--area", "greetings", "--url", f"http://127.0.0.1:{service.port}", check=True)
+        greeted = own.ready("--area", "greetings", "--url", f"http://127.0.0.1:{service.port}", check=True)
         assert "greetings.ada        she was greeted" in greeted.stdout
-    ruff = [str(project.venv / "bin" / "ruff"), "check", "--no-cache", "src"]
+    ruff = [str(project.venv / "bin" / "ruff"), "check", "--no-cache", "ready", "src"]
     own.run(*ruff)
     show = "from my_service.settings import Settings; print(Settings().greeting_limit)"
     python = str(project.venv / "bin" / "python")

@@ -96,20 +96,16 @@ async def crash(peer: WebSocket) -> None:
 '''
 MOUNTED = Edit(
     "src/my_service/main.py",
-    "app = create_app(load(Settings), without=set())\n",
-    """from fastapi import FastAPI  # noqa: E402
+    "    return create_app(load(Settings), without=set())\n",
+    """    made, sub = create_app(load(Settings), without=set()), FastAPI()
 
-app = create_app(load(Settings), without=set())
-sub = FastAPI()
+    @sub.get("/x/{y}")
+    async def inner(y: str) -> dict[str, str]:
+        return {"y": y}
 
-
-@sub.get("/x/{y}")
-async def inner(y: str) -> dict[str, str]:
-    return {"y": y}
-
-
-app.mount("/sub", sub)
-app.mount("/tenants/{tenant}", sub)
+    made.mount("/sub", sub)
+    made.mount("/tenants/{tenant}", sub)
+    return made
 """,
 )
 

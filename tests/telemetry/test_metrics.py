@@ -234,7 +234,8 @@ def test_without_an_endpoint_no_sdk_is_loaded(project: Project) -> None:
     code = """
 import sys
 from fastapi.testclient import TestClient
-from my_service.main import app
+from my_service import main
+app = main.app()
 with TestClient(app, base_url="http://localhost") as client:
     client.get("/version")
 print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "requests"))])

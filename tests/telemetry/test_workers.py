@@ -20,7 +20,8 @@ DURATION = "http.server.request.duration"
 FORK = """
 import os, socket, sys
 import uvicorn
-from my_service.main import app
+from my_service import main
+app = main.app()
 
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 listener.set_inheritable(True)
