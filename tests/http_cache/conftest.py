@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.plant import Feature
 from tests.projects import Project, Service
 from tests.service.conftest import migrated
 
@@ -160,12 +161,7 @@ async def change(request: Request, count: int, status: int = 200) -> Response:
 @pytest.fixture(scope="session")
 def keeper(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The default project with the feature. Do not change it: make a `variant`."""
-    made = project.variant(tmp_path_factory.mktemp("keeper") / "service")
-    feature = made.root / "src/my_service/features/kept"
-    feature.mkdir()
-    (feature / "__init__.py").write_text('"""Answers that are kept."""\n')
-    (feature / "routes.py").write_text(FEATURE)
-    return made
+    return project.variant(tmp_path_factory.mktemp("keeper") / "service", Feature("kept", FEATURE))
 
 
 @pytest.fixture(scope="session")
