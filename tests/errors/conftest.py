@@ -1,13 +1,17 @@
 """The service with a feature that fails in all the ways in which one can."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.projects import Edit, Project, Service
+from tests.plant import Feature
+from tests.projects import Project, Service
+from tests.sabotage import Sabotage
 from tests.servers.bugsink import Sink
 
 FEATURE = '''"""Routes that fail on request."""
@@ -119,26 +123,42 @@ async def socket(socket: WebSocket) -> None:
     raise RuntimeError("in a socket")
 '''
 ERRORS = "src/my_service/platform/errors.py"
+SCHEMA = "schema.sqlite"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@dataclass(frozen=True)
+class Since(Sink):
+    """The project without the events that were there before: tests that share a service do not see each other's."""
+
+    known: frozenset[str] = frozenset()
+
+    def events(self) -> list[dict[str, Any]]:
+        """Those that have come since, the latest first."""
+        return [event for event in super().events() if event["event_id"] not in self.known]
+
+    @classmethod
+    def now(cls, sink: Sink) -> "Since":
+        """From here on."""
+        known = frozenset(str(event["event_id"]) for event in sink.events())
+        return cls(sink.dsn, sink.number, sink.client, known)
 
 
 @pytest.fixture(scope="session")
 def faulty(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The service with routes that fail. Do not change it: make a `variant`."""
-    made = project.variant(tmp_path_factory.mktemp("faulty") / "service")
-    feature = made.root / "src/my_service/features/fault"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(FEATURE)
+    """The service with routes that fail, and a database with the schema. Do not change it: make a `variant`."""
+    made = project.variant(tmp_path_factory.mktemp("faulty") / "service", Feature("fault", FEATURE))
+    made.cli("migrate", env={"DATABASE_URL": f"sqlite:///{SCHEMA}"}, check=True)
     return made
 
 
 @contextmanager
-def reporting(project: Project, folder: Path, dsn: str, *edits: Edit, **env: str) -> Iterator[Service]:
+def reporting(project: Project, folder: Path, dsn: str, *sabotages: Sabotage, **env: str) -> Iterator[Service]:
     """Run the service, perhaps a changed one, that reports to `dsn`."""
-    made = project.variant(folder / "sick", *edits) if edits else project
+    made = project.variant(folder / "sick", *sabotages) if sabotages else project
+    database = shutil.copy(made.root / SCHEMA, folder / SCHEMA)
     settings = {"ENVIRONMENT": "staging", "GIT_COMMIT": "4f3c2b1", "SHUTDOWN_DRAIN_SECONDS": "0", "SENTRY_DSN": dsn}
-    with made.serve(folder / "run", {**settings, "DATABASE_URL": f"sqlite:///{folder}/x.db", **env}) as service:
+    with made.serve(folder / "run", {**settings, "DATABASE_URL": f"sqlite:///{database}", **env}) as service:
         yield service
 
 

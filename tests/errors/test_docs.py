@@ -72,7 +72,13 @@ def test_the_alert_rule_of_the_page_is_what_the_api_asks_for(project: Project) -
     assert path == "/api/0/projects/acme/orders/rules/"
     assert authorization == f"Bearer {TOKEN}"
     assert wrong(rule, int(most[1])) == []
-    assert wrong({**rule, "frequency": 1, "actionMatch": "some"}, int(most[1])) == ["frequency", "actionMatch"]
+
+
+@pytest.mark.sabotage
+def test_a_wrong_rule_and_a_wrong_command_are_noticed(project: Project) -> None:
+    (command,) = re.findall(r"```sh\n(.*?)```", (project.root / "docs/errors.md").read_text(), re.S)
+    _, _, rule = typed(command)
+    assert wrong({**rule, "frequency": 1, "actionMatch": "some"}, 10) == ["frequency", "actionMatch"]
     assert wrong(rule, 1) == ["value"]
     with pytest.raises(AssertionError):
         typed(command.replace("--data @-", "--dat @-"))

@@ -14,9 +14,10 @@ import pytest
 
 from bench import measure
 from bench.load import load
-from tests.errors.conftest import ERRORS, reporting
-from tests.projects import Edit, Project, Service
-from tests.proof import count
+from tests.errors.conftest import reporting
+from tests.projects import Project, Service
+from tests.proof import FULL, count
+from tests.sabotage import Body, Sabotage, Value
 from tests.servers.process import free_port
 
 pytestmark = pytest.mark.servers
@@ -123,12 +124,13 @@ def test_no_request_fails_and_the_exit_keeps_its_budget(faulty: Project, tmp_pat
     assert "Retrying" not in service.log
 
 
+@pytest.mark.sabotage
 @pytest.mark.timing
 def test_a_flush_without_a_deadline_would_hold_the_exit(faulty: Project, tmp_path: Path) -> None:
     patient = [
-        Edit(ERRORS, "FLUSH_SECONDS = 2", "FLUSH_SECONDS = 9"),
-        Edit(ERRORS, "SEND_SECONDS = 5", "SEND_SECONDS = 9"),
-        Edit("src/my_service/platform/__init__.py", "FLUSH_DEADLINE = 5", "FLUSH_DEADLINE = 9"),
+        Value("errors:FLUSH_SECONDS", "9"),
+        Value("errors:SEND_SECONDS", "9"),
+        Value("platform:FLUSH_DEADLINE", "9"),
     ]
     with hung() as far, reporting(faulty, tmp_path, far.dsn, *patient) as service:
         storm(service, 2)
@@ -139,32 +141,31 @@ def told(service: Service, reason: str) -> bool:
     return any("error reports lost" in line and f'"{reason}"' in line for line in service.log.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"), [(refused, "network"), (limited, "status_429"), (failing, "status_500"), (hung, "full_queue")]
-)
+LOSSES = [(refused, "network", 3), (limited, "status_429", 3), (hung, "full_queue", 30)]
+LOSSES += [(failing, "status_500", 3)] * FULL
+
+
+@pytest.mark.parametrize(("fault", "reason", "kinds"), LOSSES)
 def test_what_is_lost_is_told_and_what_waits_is_bounded(
-    faulty: Project, tmp_path: Path, fault: Fault, reason: str
+    faulty: Project, tmp_path: Path, fault: Fault, reason: str, kinds: int
 ) -> None:
     with fault() as far, reporting(faulty, tmp_path, far.dsn) as service:
-        storm(service, 30)
+        storm(service, kinds)
         assert leaves(service)[0] == 0
     assert told(service, reason)
 
 
-def test_a_loss_that_nobody_counts_is_not_told(faulty: Project, tmp_path: Path) -> None:
-    edit = Edit(ERRORS, "            lost[reason] += 1", "            pass")
-    with refused() as far, reporting(faulty, tmp_path, far.dsn, edit) as service:
+@pytest.mark.sabotage
+def test_a_loss_of_which_nobody_speaks_is_noticed(faulty: Project, tmp_path: Path) -> None:
+    with refused() as far, reporting(faulty, tmp_path, far.dsn, Body("errors:Reports.tell", "pass")) as service:
         storm(service, 3)
         assert leaves(service)[0] == 0
     assert not told(service, "network")
 
 
-def flushed(project: Project, folder: Path, *edits: Edit) -> int:
+def flushed(project: Project, folder: Path, *sabotages: Sabotage) -> int:
     """How many of two reports to a slow server arrive although the process is told to go at once."""
-    with answering(200, delay=0.5) as far, reporting(project, folder, far.dsn, *edits) as service:
-        before = time.monotonic()
-        while not far.bodies and time.monotonic() < before + 10:
-            time.sleep(0.05)  # that the schema is missing
+    with answering(200, delay=0.5) as far, reporting(project, folder, far.dsn, *sabotages) as service:
         assert service.client.get("/fault/kind/first").status_code == 200
         assert service.client.get("/fault/thread/x").status_code == 500
         assert leaves(service)[0] == 0
@@ -175,8 +176,9 @@ def test_what_waits_is_sent_before_the_exit(faulty: Project, tmp_path: Path) -> 
     assert flushed(faulty, tmp_path) == 2
 
 
+@pytest.mark.sabotage
 def test_no_flush_would_lose_what_waits(faulty: Project, tmp_path: Path) -> None:
-    assert flushed(faulty, tmp_path, Edit(ERRORS, "    state_of(app).flushes.append(reports.close)\n", "")) < 2
+    assert flushed(faulty, tmp_path, Body("errors:Reports.close", "pass")) < 2
 
 
 def cpu(service: Service, seconds: float) -> float:

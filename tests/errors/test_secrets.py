@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.errors.conftest import ERRORS, reporting
-from tests.projects import Edit, Project, Service
+from tests.errors.conftest import reporting
+from tests.projects import Project, Service
+from tests.sabotage import Argument, Body, Value
 from tests.servers.bugsink import Sink
 
 pytestmark = pytest.mark.servers
-LOGS = "src/my_service/platform/logs.py"
 
 
 class Planted:
@@ -95,7 +95,7 @@ def shown(texts: Any) -> str:
 def test_no_planted_secret_arrives_but_every_marker_does(faulty: Project, sink: Sink, tmp_path: Path) -> None:
     with reporting(faulty, tmp_path, sink.dsn) as service:
         planted = plant(service)
-        events = sink.wait(4)
+        events = sink.wait(3)
     assert len(planted.secrets) >= 25
     assert planted.leaks(shown(events)) == []
     assert planted.leaks(shown(service.log)) == []
@@ -108,42 +108,28 @@ def test_no_planted_secret_arrives_but_every_marker_does(faulty: Project, sink: 
     assert not any("vars" in frame for frame in frames)
 
 
-BY_MESSAGE = {f"message, {way}" for way in MESSAGES} | {"cause", "logged message", "allowed header", "path"}
+BY_MESSAGE = {f"message, {way}" for way in MESSAGES} | {"cause", "logged message", "path"}
 
 
-@pytest.mark.parametrize(
-    ("edit", "leaked"),
-    [
-        (Edit(ERRORS, "body[name] = redact(body[name], name)", "pass"), BY_MESSAGE),
-        (
-            Edit(ERRORS, " if name in HEADERS}", "}"),
-            {"referer", "user agent", "unknown header", "forwarded for"},
-        ),
-        (
-            Edit(ERRORS, "HEADERS = {", 'HEADERS = {b"x-customer", '),
-            {"unknown header"},
-        ),
-    ],
-    ids=["redactor", "all headers", "one header more"],
-)
-def test_a_sabotaged_room_leaks_exactly_that(
-    faulty: Project, sink: Sink, tmp_path: Path, edit: Edit, leaked: set[str]
+@pytest.mark.sabotage
+def test_without_the_redactor_texts_leak_to_the_report_and_to_the_log(
+    faulty: Project, sink: Sink, tmp_path: Path
 ) -> None:
-    with reporting(faulty, tmp_path, sink.dsn, edit) as service:
+    with reporting(faulty, tmp_path, sink.dsn, Body("redaction:redact", "return value")) as service:
         planted = plant(service)
-        assert set(planted.leaks(shown(sink.wait(4)))) == leaked
+        assert set(planted.leaks(shown(sink.wait(3)))) >= BY_MESSAGE
+    assert set(planted.leaks(service.log)) >= BY_MESSAGE
 
 
-def test_a_log_without_the_redactor_leaks(faulty: Project, sink: Sink, tmp_path: Path) -> None:
-    edit = Edit(LOGS, "event[name] = redact(value, name)", "pass")
-    with reporting(faulty, tmp_path, sink.dsn, edit) as service:
-        planted = plant(service)
-        assert planted.leaks(shown(sink.wait(4))) == []
-    assert set(planted.leaks(service.log)) >= BY_MESSAGE - {"allowed header"}
+@pytest.mark.sabotage
+def test_one_more_header_leaks_exactly_that(faulty: Project, sink: Sink, tmp_path: Path) -> None:
+    more = Value("errors:HEADERS", '{b"accept", b"content-length", b"content-type", b"x-customer"}')
+    with reporting(faulty, tmp_path, sink.dsn, more) as service:
+        assert plant(service).leaks(shown(sink.wait(3))) == ["unknown header"]
 
 
+@pytest.mark.sabotage
 def test_a_report_with_local_variables_leaks(faulty: Project, sink: Sink, tmp_path: Path) -> None:
-    edit = Edit(ERRORS, "include_local_variables=False", "include_local_variables=True")
-    with reporting(faulty, tmp_path, sink.dsn, edit) as service:
-        planted = plant(service)
-        assert "local variable" in planted.leaks(shown(sink.wait(4)))
+    with_them = Argument("errors:Reports.__init__", "include_local_variables", "True")
+    with reporting(faulty, tmp_path, sink.dsn, with_them) as service:
+        assert "local variable" in plant(service).leaks(shown(sink.wait(3)))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.errors.conftest import ERRORS
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Body, Value
 
 pytestmark = pytest.mark.servers
 SECRET = "hunter2s3cret"
@@ -22,16 +22,15 @@ def loaded(project: Project, dsn: str) -> str:
     return project.run(str(project.venv / "bin/python"), "-c", LOADED, env={"SENTRY_DSN": dsn}).stdout.strip()
 
 
-@pytest.mark.parametrize("dsn", ["", "off", " OFF "])
-def test_without_a_dsn_nothing_is_imported(project: Project, dsn: str) -> None:
+def test_without_a_dsn_nothing_is_imported(project: Project) -> None:
     assert loaded(project, "http://public@127.0.0.1:1/1") == "True True"
-    assert loaded(project, dsn) == "False False"
+    for dsn in ("", " OFF "):
+        assert loaded(project, dsn) == "False False"
 
 
+@pytest.mark.sabotage
 def test_an_import_at_the_top_is_noticed(project: Project, tmp_path: Path) -> None:
-    eager = project.variant(
-        tmp_path / "eager", Edit(ERRORS, "import structlog\n", "import sentry_sdk\nimport structlog\n")
-    )
+    eager = project.variant(tmp_path / "eager", Value("errors:MOST", '__import__("sentry_sdk") and 10'))
     assert loaded(eager, "off") == "True False"
 
 
@@ -48,20 +47,44 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize("dsn", MALFORMED)
-def test_a_malformed_dsn_is_refused_by_name(project: Project, dsn: str) -> None:
-    done = project.cli("serve", env={"PORT": "0", "SENTRY_DSN": dsn})
-    assert done.returncode == 78
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("configuration refused: SENTRY_DSN: ")
-    assert "type off, or one like https://public-key@host/project-number" in line
-    assert SECRET not in done.stdout + done.stderr
+# As `serve` does, for one after the other.
+LOAD = """
+import os, sys
+from my_service.platform.settings import load
+from my_service.settings import Settings
+
+for dsn in sys.argv[1:]:
+    os.environ["SENTRY_DSN"] = dsn
+    try:
+        load(Settings)
+        print("taken", file=sys.stderr)
+    except SystemExit as end:
+        assert end.code == 78
+"""
 
 
-def test_a_dsn_that_is_not_checked_fails_later(project: Project, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", Edit(ERRORS, "        AfterValidator(_dsn),\n", ""))
-    done = sick.cli("serve", env={"PORT": "0", "SENTRY_DSN": MALFORMED[0]})
-    assert done.returncode != 78
+def refusals(project: Project) -> list[str]:
+    """What is said of each malformed DSN."""
+    done = project.run(str(project.venv / "bin/python"), "-c", LOAD, *MALFORMED)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_a_malformed_dsn_is_refused_by_name(project: Project) -> None:
+    done = project.cli("serve", env={"PORT": "0", "SENTRY_DSN": MALFORMED[0]})
+    assert (done.returncode, SECRET in done.stdout) == (78, False)
+    told = refusals(project)
+    assert len(told) == len(MALFORMED)
+    for line in (*done.stderr.splitlines(), *told):
+        assert line.startswith("configuration refused: SENTRY_DSN: ")
+        assert "type off, or one like https://public-key@host/project-number" in line
+        assert SECRET not in line
+
+
+@pytest.mark.sabotage
+def test_a_dsn_that_is_not_checked_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Body("errors:_dsn", "return value"))
+    assert refusals(sick) == ["taken"] * len(MALFORMED)
 
 
 def test_settings_do_not_show_the_dsn(project: Project) -> None:

@@ -1,11 +1,11 @@
 """The service with a feature whose routes say in all the ways in which one can who may keep their answers."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.plant import Feature
 from tests.projects import Project, Service, render
 from tests.service.conftest import migrated
 
@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...platform.http_cache.policy import Changes, HttpPolicy, changed, tag
+from ...platform.http_policy import Changes, HttpPolicy, changed, tag
 from ...platform.problems import NotFound
 
 router = APIRouter(prefix="/kept")
@@ -163,10 +163,7 @@ def keeper(template: Path, project: Project, tmp_path_factory: pytest.TempPathFa
     """A project with a CDN and the feature. Do not change it: make a `variant`."""
     made = Project(render(template, tmp_path_factory.mktemp("keeper") / "service", cdn="cloudflare"))
     made.venv = project.venv
-    feature = made.root / "src/my_service/features/kept"
-    feature.mkdir()
-    (feature / "__init__.py").write_text('"""Answers that are kept."""\n')
-    (feature / "routes.py").write_text(FEATURE)
+    Feature("kept", FEATURE).apply(made.root)
     return made
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.http_cache.test_answers import POLICY
-from tests.projects import Edit, Service
+from tests.projects import Service
 from tests.proof import count
+from tests.sabotage import Argument, Body
 from tests.service.conftest import Start, service, start
 
 __all__ = ["service", "start"]  # fixtures
 pytestmark = pytest.mark.servers
-ROUTES = "src/my_service/features/items/routes.py"
-STORE = "src/my_service/features/items/store.py"
 WRITERS = 8
 
 
@@ -84,18 +82,17 @@ def test_of_many_who_saw_the_same_copy_exactly_one_writes(service: Service) -> N
     assert race(service.client, count(10, 100)) == {1}
 
 
+@pytest.mark.sabotage
 def test_without_the_lock_more_than_one_writes(start: Start, tmp_path: Path) -> None:
-    unlocked = Edit(STORE, ", with_for_update=True", "")
+    unlocked = Argument("features.items.store:ItemStore.hold", "with_for_update", "False")
     with start("postgresql", lambda project: project.variant(tmp_path / "sick", unlocked)) as running:
         assert race(running.client, 10) != {1}
 
 
-LOOK = "    if if_match:\n        demand(if_match, await service.hold(store, item_id))\n"
-
-
-def test_a_sabotaged_service_fails_the_proof(start: Start, tmp_path: Path) -> None:
-    edits = Edit(POLICY, "weak=False", "weak=True"), Edit(ROUTES, f"{LOOK}    await", "    await")
-    with start("memory", lambda project: project.variant(tmp_path / "sick", *edits)) as running:
+@pytest.mark.sabotage
+def test_without_the_demand_an_old_copy_overwrites(start: Start, tmp_path: Path) -> None:
+    undemanding = Body("http_policy:demand", "return")
+    with start("memory", lambda project: project.variant(tmp_path / "sick", undemanding)) as running:
         for proof in (guarded, kept_alive):
             with pytest.raises(AssertionError):
                 proof(running.client)

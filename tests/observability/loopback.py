@@ -65,7 +65,8 @@ class Webhook:
         self.calls.append(json.loads(body))
         return "heard"
 
-    def heard(self, receiver: str) -> dict[str, dict[str, Any]]:
-        """The alerts that a receiver was told of, by name."""
+    def heard(self, receiver: str, **labels: str) -> dict[str, dict[str, Any]]:
+        """The alerts with these labels that a receiver was told of, by name."""
         calls = [call for call in list(self.calls) if call["receiver"] == receiver]
-        return {alert["labels"]["alertname"]: alert for call in calls for alert in call["alerts"]}
+        alerts = [alert for call in calls for alert in call["alerts"] if labels.items() <= alert["labels"].items()]
+        return {alert["labels"]["alertname"]: alert for alert in alerts}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.projects import Edit, Project
+from tests.projects import Change, Edit, Project
+from tests.sabotage import Line
 
 FILE = "observability/collector.yaml"
 SECTIONS = ("receivers", "processors", "exporters", "connectors", "extensions")
@@ -75,19 +76,20 @@ def test_every_vendor_can_be_switched_on_by_a_hash(emitted: Project) -> None:
     assert faults(config) == []
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "fault"),
+    ("planted", "fault"),
     [
-        (Edit(FILE, "  otlp_grpc/jaeger:\n", "  otlp_grpc/tracing:\n"), "traces: exporters otlp_grpc/jaeger"),
+        (Line(FILE, "otlp_grpc/jaeger:", "otlp_grpc/tracing:"), "traces: exporters otlp_grpc/jaeger"),
         (Edit(FILE, "[memory_limiter, batch]", "[batch, memory_limiter]"), "traces: order"),
         (Edit(FILE, "        # - datadog/connector\n", ""), "connector datadog/connector"),
-        (Edit(FILE, "# - splunk_hec", "# - splunk_hce"), "logs: exporters splunk_hce"),
-        (Edit(FILE, "  health_check: {}", "  health: {}"), "extension health_check"),
+        (Line(FILE, "# - splunk_hec", "# - splunk_hce"), "logs: exporters splunk_hce"),
+        (Line(FILE, "health_check: {}", "health: {}"), "extension health_check"),
     ],
     ids=["exporter", "order", "connector", "switch", "extension"],
 )
-def test_a_planted_fault_is_found(emitted: Project, tmp_path: Path, edit: Edit, fault: str) -> None:
-    sick = emitted.variant(tmp_path / "sick", edit)
+def test_a_planted_fault_is_found(emitted: Project, tmp_path: Path, planted: Change, fault: str) -> None:
+    sick = emitted.variant(tmp_path / "sick", planted)
     assert faults(load(switched_on((sick.root / FILE).read_text()))) == [fault]
 
 
@@ -99,13 +101,18 @@ def secrets(value: object, key: str = "") -> list[str]:
     return [key] if secret and "${env:" not in str(value) else []
 
 
-def test_keys_and_addresses_come_from_the_environment(emitted: Project, tmp_path: Path) -> None:
-    def found(project: Project) -> list[str]:
-        return secrets(load((project.root / FILE).read_text())["exporters"])
+def secrets_of(project: Project) -> list[str]:
+    return secrets(load((project.root / FILE).read_text())["exporters"])
 
-    assert found(emitted) == []
-    edit = Edit(FILE, "${env:DD_API_KEY:-unset}", "0123456789abcdef")
-    assert found(emitted.variant(tmp_path / "sick", edit)) == ["key"]
+
+def test_keys_and_addresses_come_from_the_environment(emitted: Project) -> None:
+    assert secrets_of(emitted) == []
+
+
+@pytest.mark.sabotage
+def test_a_key_in_the_file_is_found(emitted: Project, tmp_path: Path) -> None:
+    planted = Edit(FILE, "${env:DD_API_KEY:-unset}", "0123456789abcdef")
+    assert secrets_of(emitted.variant(tmp_path / "sick", planted)) == ["key"]
 
 
 def test_it_listens_on_loopback_until_told_otherwise(emitted: Project) -> None:

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
+import pytest
 import yaml
 
 from tests.projects import Edit, Project
+from tests.sabotage import Line
 
 COMPOSE = "compose.yaml"
 
@@ -20,8 +22,12 @@ def complaints(project: Project) -> str:
     return done.stdout if done.returncode else ""
 
 
-def test_the_schema_takes_it(emitted: Project, tmp_path: Path) -> None:
+def test_the_schema_takes_it(emitted: Project) -> None:
     assert complaints(emitted) == ""
+
+
+@pytest.mark.sabotage
+def test_the_schema_refuses_an_unknown_key(emitted: Project, tmp_path: Path) -> None:
     sick = emitted.variant(tmp_path / "sick", Edit(COMPOSE, "    ports:", "    prots:"))
     assert "'prots' was unexpected" in complaints(sick)
 
@@ -33,9 +39,13 @@ def open_to_others(project: Project) -> list[str]:
     return [port for port in ports if not port.startswith("127.0.0.1:")]
 
 
-def test_it_listens_on_loopback_only(emitted: Project, tmp_path: Path) -> None:
+def test_it_listens_on_loopback_only(emitted: Project) -> None:
     assert open_to_others(emitted) == []
-    sick = emitted.variant(tmp_path / "sick", Edit(COMPOSE, '"127.0.0.1:3000:3000"', '"3000:3000"'))
+
+
+@pytest.mark.sabotage
+def test_an_open_port_is_found(emitted: Project, tmp_path: Path) -> None:
+    sick = emitted.variant(tmp_path / "sick", Line(COMPOSE, '- "127.0.0.1:3000:3000"', '- "3000:3000"'))
     assert open_to_others(sick) == ["3000:3000"]
 
 
@@ -55,10 +65,14 @@ def unseen(project: Project) -> list[str]:
     return [path for path in wanted if path not in mounted or not list((project.root / mounted[path]).glob("*.json"))]
 
 
-def test_grafana_finds_the_dashboards(emitted: Project, tmp_path: Path) -> None:
+def test_grafana_finds_the_dashboards(emitted: Project) -> None:
     assert unseen(emitted) == []
+
+
+@pytest.mark.sabotage
+def test_dashboards_that_grafana_does_not_see_are_noticed(emitted: Project, tmp_path: Path) -> None:
     path = "/otel-lgtm/grafana/conf/provisioning/dashboards/service"
-    sick = emitted.variant(tmp_path / "sick", Edit(COMPOSE, f"path: {path}", f"path: {path}s"))
+    sick = emitted.variant(tmp_path / "sick", Line(COMPOSE, f"path: {path}", f"path: {path}s"))
     assert unseen(sick) == [f"{path}s"]
     empty = emitted.variant(tmp_path / "empty", Edit(COMPOSE, "./observability/dashboards:", "./dashboards:"))
     assert unseen(empty) == [path]

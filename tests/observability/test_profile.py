@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Body, Sabotage
 from tests.servers.process import free_port
 from tests.service.conftest import migrated
 
@@ -17,12 +18,14 @@ def profile(project: Project, folder: Path, *arguments: str, port: int = 0) -> t
     """Run the emitted script, as `make profile` does: exit code, stdout, stderr."""
     env = migrated(project, f"sqlite:///{folder}/service.db") if arguments and arguments[0].isdigit() else {}
     python = str(project.venv / "bin/python")
-    done = project.run(python, SCRIPT, *arguments, env={**env, "PORT": str(port or free_port())}, check=False)
+    # Without the page for developers, which loads OpenTelemetry while the seconds already run.
+    env |= {"ENVIRONMENT": "test", "PORT": str(port or free_port())}
+    done = project.run(python, SCRIPT, *arguments, env=env, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
 def says_where_time_goes(project: Project, folder: Path) -> None:
-    code, told, _ = profile(project, folder, "2", "/v1/items")
+    code, told, _ = profile(project, folder, "3", "/v1/items")
     assert code == 0
     assert "requests/s" in told
     assert " with 200" in told
@@ -36,18 +39,18 @@ def test_a_profile_says_where_the_time_goes(project: Project, tmp_path: Path) ->
     says_where_time_goes(project.variant(tmp_path / "own"), tmp_path)
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    "sabotage",
     [
-        Edit(SCRIPT, 'client.request("GET", path)', 'client.request("GET", "/livez")'),
-        Edit(SCRIPT, "serve(app)", "time.sleep(1)"),
-        Edit(SCRIPT, "profiler.write_html(report)", "report.touch()"),
+        Body("scripts.profiling:request", 'original(port, seconds, "/livez")'),
+        Body("scripts.profiling:main", 'done = original(arguments)\nPath("profile.html").write_text("")\nreturn done'),
     ],
-    ids=["another path", "no service", "no report"],
+    ids=["another path", "no report"],
 )
-def test_a_profile_of_something_else_is_noticed(project: Project, tmp_path: Path, edit: Edit) -> None:
+def test_a_profile_of_something_else_is_noticed(project: Project, tmp_path: Path, sabotage: Sabotage) -> None:
     with pytest.raises(AssertionError):
-        says_where_time_goes(project.variant(tmp_path / "sick", edit), tmp_path)
+        says_where_time_goes(project.variant(tmp_path / "sick", sabotage), tmp_path)
 
 
 def test_without_a_path_it_waits_for_other_peoples_requests(project: Project, tmp_path: Path) -> None:
@@ -55,11 +58,16 @@ def test_without_a_path_it_waits_for_other_peoples_requests(project: Project, tm
     assert (code, "requests/s" in told, "wrote profile.html" in told) == (0, False, True)
 
 
-@pytest.mark.parametrize("arguments", [(), ("x",), ("0",), ("-1",), ("5", "v1/items"), ("5", "/a", "/b")])
-def test_a_wrong_call_is_told_in_one_line(project: Project, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    code, told, error = profile(project, tmp_path, *arguments)
+WRONG = [["x"], ["0"], ["-1"], ["5", "v1/items"], ["5", "/a", "/b"]]
+EACH = f"from profiling import main; print([main(arguments) for arguments in {WRONG}])"
+
+
+def test_a_wrong_call_is_told_in_one_line(project: Project, tmp_path: Path) -> None:
+    code, told, error = profile(project, tmp_path)
     assert (code, told, len(error.splitlines())) == (2, "", 1)
     assert error.startswith("type: make profile seconds=10 path=/v1/items")
+    done = project.run(str(project.venv / "bin/python"), "-c", EACH, env={"PYTHONPATH": str(project.root / "scripts")})
+    assert (done.stdout.strip(), done.stderr) == (str([2] * len(WRONG)), error * len(WRONG))
 
 
 def test_a_taken_port_is_told_in_one_line(project: Project, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from tests.contract import LEASES, METRICS
-from tests.observability.promql import metrics, panels, queries, rules
-from tests.projects import Edit, Project
+from tests.observability.promql import Rule, metrics, panels, queries, rules
+from tests.projects import Change, Edit, Project
 from tests.servers.prometheus import Prometheus
 
 SERVICE = "observability/dashboards/service.json"
@@ -30,20 +30,21 @@ def test_prometheus_takes_each_query(emitted: Project, without_database: Project
 
 
 @pytest.mark.servers
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "where"),
+    ("planted", "where"),
     [
         (Edit(SERVICE, '"expr":"sum(', '"expr":"summ('), "service.json: Requests in flight"),
         (Edit("observability/dashboards/slo.json", "[$window]", "[$windows]"), "slo.json: Error budget left"),
-        (Edit("observability/alerts.yaml", "max(process", "max((process"), "EventLoopLags"),
+        (Rule("EventLoopLags", "max(process", "max((process"), "EventLoopLags"),
         (Edit("docs/runbook.md", "`topk(5, ", "`topk(, "), "runbook.md: topk"),
     ],
     ids=["function", "variable", "bracket", "runbook"],
 )
 def test_a_broken_query_is_refused(
-    emitted: Project, prometheus: Prometheus, tmp_path: Path, edit: Edit, where: str
+    emitted: Project, prometheus: Prometheus, tmp_path: Path, planted: Change, where: str
 ) -> None:
-    found = refused(emitted.variant(tmp_path / "sick", edit), prometheus)
+    found = refused(emitted.variant(tmp_path / "sick", planted), prometheus)
     assert len(found) == 1
     assert found[0].startswith(where)
 
@@ -61,18 +62,19 @@ def test_each_metric_has_somebody_who_exports_it(emitted: Project, without_datab
     assert named > {"target_info", "slo:bad:rate5m", "http_server_request_duration_seconds_bucket", "ALERTS"}
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "orphan"),
+    ("planted", "orphan"),
     [
         (Edit(SERVICE, "http_server_active_requests", "http_server_requests_active"), "http_server_requests_active"),
-        (Edit("observability/alerts.yaml", "max(process_event_loop", "max(event_loop"), "event_loop_lag_seconds"),
+        (Rule("EventLoopLags", "max(process_event_loop", "max(event_loop"), "event_loop_lag_seconds"),
         (Edit(SOURCES, "probe_ssl_earliest_cert_expiry", "probe_success"), "probe_ssl_earliest_cert_expiry"),
         (Edit("docs/runbook.md", "`service:cpu_cores:rate5m", "`service:cpu:rate5m"), "service:cpu:rate5m"),
     ],
     ids=["dashboard", "rule", "sources", "runbook"],
 )
-def test_a_metric_of_nobody_is_found(emitted: Project, tmp_path: Path, edit: Edit, orphan: str) -> None:
-    assert orphans(emitted.variant(tmp_path / "sick", edit)) == {orphan}
+def test_a_metric_of_nobody_is_found(emitted: Project, tmp_path: Path, planted: Change, orphan: str) -> None:
+    assert orphans(emitted.variant(tmp_path / "sick", planted)) == {orphan}
 
 
 def test_each_source_is_used_and_each_record_is_listed(emitted: Project) -> None:
@@ -96,8 +98,12 @@ def scattered(project: Project) -> list[str]:
     return found
 
 
-def test_each_panel_adds_up_over_instances(emitted: Project, tmp_path: Path) -> None:
+def test_each_panel_adds_up_over_instances(emitted: Project) -> None:
     assert scattered(emitted) == []
+
+
+@pytest.mark.sabotage
+def test_a_panel_with_a_line_per_instance_is_found(emitted: Project, tmp_path: Path) -> None:
     edit = Edit(SERVICE, '"sum(http_server_active_requests', '"abs(http_server_active_requests')
     assert scattered(emitted.variant(tmp_path / "sick", edit)) == ["Requests in flight"]
 

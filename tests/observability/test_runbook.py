@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.observability.promql import rules
-from tests.projects import Edit, Project
+from tests.observability.promql import ALERTS, rules
+from tests.projects import Change, Edit, Project
+from tests.sabotage import Line
 
 RUNBOOK = "docs/runbook.md"
 PARTS = ("means", "impact", "look", "do", "escalate")
@@ -59,24 +60,25 @@ def test_it_says_what_to_do_when_telemetry_itself_is_down(emitted: Project) -> N
     assert "\n## When telemetry itself is down\n" in text
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "found"),
+    ("planted", "found"),
     [
-        (Edit(RUNBOOK, "### MemoryGrows", "### MemoryLeaks"), ["no alert MemoryLeaks", "no heading MemoryGrows"]),
+        (Line(RUNBOOK, "### MemoryGrows", "### MemoryLeaks"), ["no alert MemoryLeaks", "no heading MemoryGrows"]),
         (
-            Edit(RUNBOOK, "### MemoryGrows", "### EventLoopLags"),
+            Line(RUNBOOK, "### MemoryGrows", "### EventLoopLags"),
             ["no alert EventLoopLags again", "no heading MemoryGrows"],
         ),
-        (Edit("observability/alerts.yaml", "alert: MemoryGrows", "alert: Leaks"), ["no heading Leaks"]),
-        (Edit("observability/alerts.yaml", "severity: ticket", "severity: low"), ["CertificateExpiresSoon: severity"]),
-        (Edit("observability/alerts.yaml", "#capacityrunsout", "#capacity"), ["CapacityRunsOut: runbook_url"]),
-        (Edit("observability/alerts.yaml", "summary: Two", "description: Two"), ["CanaryRuns: summary"]),
+        (Line(ALERTS, "- alert: MemoryGrows", "- alert: Leaks"), ["no heading Leaks"]),
+        (Edit(ALERTS, "severity: ticket", "severity: low"), ["CertificateExpiresSoon: severity"]),
+        (Edit(ALERTS, "#capacityrunsout", "#capacity"), ["CapacityRunsOut: runbook_url"]),
+        (Edit(ALERTS, "summary: Two", "description: Two"), ["CanaryRuns: summary"]),
         (Edit(RUNBOOK, "**Escalate** after three days", "Give up"), ["CertificateExpiresSoon: escalate"]),
         (Edit(RUNBOOK, "(#when-telemetry-itself-is-down)", "(#telemetry)"), ["link telemetry"]),
         (Edit(RUNBOOK, "(contacts.md)", "(people.md)"), ["link people.md"]),
     ],
 )
-def test_a_gap_is_found(emitted: Project, tmp_path: Path, edit: Edit, found: list[str]) -> None:
-    told = gaps(emitted.variant(tmp_path / "sick", edit).root)
+def test_a_gap_is_found(emitted: Project, tmp_path: Path, planted: Change, found: list[str]) -> None:
+    told = gaps(emitted.variant(tmp_path / "sick", planted).root)
     assert [line for line in told if line in found] == found
     assert len(told) - len(found) <= 2  # a renamed alert also leaves its old heading and address behind

@@ -11,14 +11,14 @@ import pytest
 from tests.contract import BUCKETS, METRICS
 from tests.observability.promql import metrics, panels
 from tests.observability.test_routes import shortened, wait
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Body
 from tests.servers.process import free_port
 from tests.servers.prometheus import Prometheus
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
 SECONDS = 30.0
-EXPORTED = "src/my_service/platform/telemetry_metrics.py"
 # What needs a source that is not here, or an error that did not happen.
 ELSEWHERE = {"ALERTS", "probe_ssl_earliest_cert_expiry"}
 SHORT = {"$__rate_interval": "5s", "$window": "20s", "[5m]": "[1s]", "[1h]": "[12s]", "[30m]": "[6s]"}
@@ -80,9 +80,15 @@ def test_what_the_service_exports_is_what_rules_and_panels_read(project: Project
         assert prometheus.query("ALERTS") == []
 
 
+RENAMED = """
+self.longest = 0.0
+meter.create_observable_gauge("process.loop.lag", [lambda options: [Observation(1.0)]], unit="s")
+"""
+
+
+@pytest.mark.sabotage
 def test_a_renamed_metric_leaves_a_panel_empty(project: Project, tmp_path: Path) -> None:
-    edit = Edit(EXPORTED, '"process.event_loop.lag"', '"process.loop.lag"')
-    sick = project.variant(tmp_path / "sick", edit)
+    sick = project.variant(tmp_path / "sick", Body("telemetry:Lag.__init__", RENAMED))
     with scraped(sick, tmp_path) as prometheus:
         assert wait(SECONDS, until=lambda: missing(prometheus) == {"process_event_loop_lag_seconds"})
         assert wait(SECONDS, until=lambda: empty(sick, prometheus) == {"Event-loop lag"}), empty(sick, prometheus)

@@ -10,6 +10,7 @@ import yaml
 from tests.contract import BUCKETS
 from tests.observability.promql import rules
 from tests.projects import Edit, Project
+from tests.proof import FULL
 
 SLO = "observability/slo.yaml"
 ALERTS = "observability/alerts.yaml"
@@ -49,7 +50,7 @@ def test_the_emitted_promises_are_those_of_the_design(emitted: Project) -> None:
 
 
 def test_the_script_knows_the_buckets_of_the_histogram(emitted: Project, tmp_path: Path) -> None:
-    for bucket in BUCKETS:
+    for bucket in BUCKETS if FULL else (BUCKETS[0], BUCKETS[-1]):
         own = emitted.variant(tmp_path / str(bucket), Edit(SLO, "seconds: 0.25", f"seconds: {bucket}"))
         assert run(own) == (0, "")
     code, said = run(emitted.variant(tmp_path / "between", Edit(SLO, "seconds: 0.25", "seconds: 0.3")))

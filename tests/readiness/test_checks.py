@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,286 +11,215 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.projects import ROOT, Edit, Project, Service
+from tests import commands, proof
+from tests.projects import ROOT, Project, Service
 from tests.readiness import test_far
-from tests.readiness.conftest import KEY, Found, Prober, Served
+from tests.readiness.conftest import KEY, PACKAGE, Found, Prober, Served
 from tests.readiness.tls import proxied
-from tests.servers.postgres import Postgres
-from tests.service.conftest import migrated
+from tests.sabotage import Argument, Body, Gone, Line, Sabotage, Value
 
 pytestmark = pytest.mark.servers
-SRC = "src/my_service"
-RED = {"gap", "unknown"}
-ROUTES = f"{SRC}/features/items/routes.py"
-LIVES_ON_ITS_DRAIN = "self.leave_at = time.monotonic() + self.drain"
+CLOSED = {"EXPOSE_DOCS": "false"}
+DRILL = ("--drill",)
+IN_PRODUCTION = ("--profile", "production", "--yes")
 
 
 @dataclass(frozen=True)
-class Sabotage:
+class Case:
     """How a service is broken, how `ready` is run, and the words of the next step that is expected."""
 
     step: str
-    edits: tuple[Edit, ...] = ()
+    sabotage: Sabotage | None = None
     env: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
-    well: dict[str, str] = field(default_factory=dict)  # the environment in which the check is green
-    status: str = "gap"
 
 
-IN_PRODUCTION = ("--profile", "production", "--yes")
-SABOTAGES: dict[str, list[Sabotage]] = {
+SABOTAGES: dict[str, list[Case]] = {
     "backups.rows": [
-        Sabotage(
+        Case(
             "see where the service writes to",
-            (
-                Edit(
-                    f"{SRC}/features/items/store.py",
-                    "idempotency, changed)\n",
-                    "idempotency, changed)\n            await session.rollback()\n",
-                ),
+            Body(
+                "features.items.store:ItemStore.add",
+                """
+                item = await original(item_id, new)
+                await self.remove(item_id)
+                return item
+                """,
             ),
         ),
     ],
-    "backups.schema": [
-        Sabotage(
-            "see platform/db.py",
-            (
-                Edit(
-                    f"{SRC}/platform/db.py",
-                    'return await state.database.look() if state.database else ""',
-                    'return "answers"',
-                ),
-            ),
-        ),
-    ],
-    "caching.private": [
-        Sabotage(
-            "let platform/http_cache.py say who may keep it",
-            (Edit(f"{SRC}/platform/http_cache.py", "elif personal:", "elif False:"),),
-        ),
-    ],
+    "backups.schema": [Case("see platform/db", Body("db:readiness", 'return "answers"'))],
+    "caching.private": [Case("let platform/http_cache", Value("http_cache:PERSONAL", "()"))],
     "caching.revalidation": [
-        Sabotage("give the route an HttpPolicy", (Edit(ROUTES, '@router.get("")\n@kept\n', '@router.get("")\n'),)),
-        Sabotage(
+        Case("give the route an HttpPolicy", Value("features.items.routes:kept", "lambda endpoint: endpoint")),
+        Case(
             "no proxy remove If-None-Match",
-            (Edit(f"{SRC}/platform/http_cache.py", 'name == b"if-none-match"', 'name == b"none"'),),
+            Body(
+                "http_cache:HttpCache.__call__",
+                """
+                asked = scope.get("headers", [])
+                scope["headers"] = [header for header in asked if header[0] != b"if-none-match"]
+                await original(scope, receive, send)
+                """,
+            ),
         ),
     ],
     "errors.problems": [
-        Sabotage(
+        Case(
             "answer errors by platform/problems.py",
-            (
-                Edit(
-                    f"{SRC}/platform/problems.py",
-                    "return response(error.status_code, code, str(error.detail), headers=headers)",
-                    "return Response(str(error.detail), error.status_code, headers)",
-                ),
+            Body(
+                "problems:install.http_error",
+                """
+                answer = await original(request, error)
+                answer.headers["content-type"] = "text/plain"
+                return answer
+                """,
             ),
         ),
     ],
     "errors.raised": [
-        Sabotage(
+        Case(
             "answer errors by platform/problems.py",
-            (
-                Edit(
-                    f"{SRC}/platform/problems.py",
-                    '"The service failed to answer; the ids find the reason in its logs."',
-                    "repr(error)",
-                ),
-            ),
+            Body("problems:install.unexpected", 'return response(500, "internal-error", repr(error))'),
         ),
-        Sabotage("READY_PROBE_KEY=", env={"READY_PROBE_KEY": "another-key-that-has-32-characters!"}),
-        Sabotage(
+        Case(
             "let platform/probe.py be as it was",
-            (Edit(f"{SRC}/platform/probe.py", "or header in self.taken", ""),),
+            Body("probe:ErrorOnRequest.take", "self.taken = {}\nreturn original(header)"),
         ),
     ],
-    "observability.traces": [
-        Sabotage("look at OTEL_EXPORTER_OTLP_ENDPOINT", env={"OTEL_SDK_DISABLED": "true"}),
-    ],
-    "scaling.alive": [
-        Sabotage(
-            "let /livez answer any Host",
-            (Edit(f"{SRC}/platform/security.py", 'scope["path"] not in PROBES', 'scope["path"] != "/readyz"'),),
-        ),
-    ],
+    "observability.traces": [Case("look at OTEL_EXPORTER_OTLP_ENDPOINT", env={"OTEL_SDK_DISABLED": "true"})],
+    "scaling.alive": [Case("let /livez answer any Host", Value("state:PROBES", '{"/readyz"}'))],
     "scaling.drain": [
-        Sabotage(
+        Case(
             "see how platform/server.py drains",
-            (Edit(f"{SRC}/platform/server.py", LIVES_ON_ITS_DRAIN, "self.leave_at = time.monotonic()"),),
-            arguments=("--drill",),
+            Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.should_exit = True"),
+            arguments=DRILL,
         ),
-        Sabotage(
+        Case(
             "see how platform/server.py drains",
-            (Edit(f"{SRC}/platform/server.py", "        self.state.draining = True\n", ""),),
-            arguments=("--drill",),
+            Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.state.draining = False"),
+            arguments=DRILL,
         ),
-        Sabotage(
-            "see how platform/server.py drains",
-            (Edit(f"{SRC}/platform/server.py", "GRACE = 20", "GRACE = 0.1"),),
-            arguments=("--drill",),
-        ),
+        Case("see how platform/server.py drains", Value("server:GRACE", "0.1"), arguments=DRILL),
     ],
     "scaling.ready": [
-        Sabotage(
+        Case(
             "mend the part that /readyz names",
-            (
-                Edit(
-                    f"{SRC}/platform/idempotency.py",
-                    "async def _sweep(",
-                    "async def readiness(state: State) -> str:\n    raise NotReady('away')\n\n\nasync def _sweep(",
-                ),
-                Edit(f"{SRC}/platform/idempotency.py", "import Json, State", "import Json, NotReady, State"),
+            Body(
+                "health:install.readyz",
+                """
+                answer = await original(response)
+                response.status_code = 503
+                return answer
+                """,
             ),
         ),
     ],
     "scaling.serves": [
-        Sabotage(
-            "look for the marker in the log",
-            (Edit(ROUTES, "return await service.page(store, cursor, limit)", "raise RuntimeError"),),
-        ),
-        Sabotage(
+        Case("look for the marker in the log", Body("features.items.service:page", "raise RuntimeError")),
+        Case(
             "raise answer_seconds in ready.toml",
-            (
-                Edit(
-                    ROUTES,
-                    "    return await service.page(",
-                    "    await asyncio.sleep(6)\n    return await service.page(",
-                ),
-                Edit(ROUTES, "from typing", "import asyncio\nfrom typing"),
+            Body(
+                "features.items.service:page",
+                """
+                import asyncio
+                await asyncio.sleep(5.5)
+                return await original(store, cursor, limit)
+                """,
             ),
         ),
     ],
-    # proven where there is a backend: tests/vault/test_ready.py
+    # proven where there is a backend: in test_far.py
     "secrets.backend": [
-        Sabotage("set SECRETS_BACKEND", arguments=IN_PRODUCTION, well={"EXPOSE_DOCS": "false"}),
-        Sabotage(
-            "let the room secrets stand in main.py",
-            (Edit(f"{SRC}/main.py", "without=set()", 'without={"secrets"}'),),
-        ),
+        Case("let the room secrets stand in main.py", Argument("main:app", "without", '{"secrets"}')),
     ],
     "secrets.silent": [
-        Sabotage(
+        Case(
             "rotate it",
-            (
-                Edit(
-                    f"{SRC}/platform/health.py",
-                    '"environment": settings.environment,',
-                    '"environment": settings.environment, "database": "postgresql://app:pw@db.internal/orders",',
-                ),
+            Body(
+                "health:install.version",
+                'return {**await original(request), "database": "postgresql://app:pw@db.internal/orders"}',
             ),
         ),
-        Sabotage(
+        Case(
             "answer errors by platform/problems.py",
-            (Edit(f"{SRC}/platform/problems.py", 'str(e["msg"])', 'f"{e}"'),),
+            Body("problems:install.invalid", 'return response(422, "invalid-request", repr(error.errors()))'),
         ),
     ],
-    "security.docs": [
-        Sabotage(
-            "unset EXPOSE_DOCS", env={"EXPOSE_DOCS": "true"}, arguments=IN_PRODUCTION, well={"EXPOSE_DOCS": "false"}
-        ),
-    ],
+    "security.docs": [Case("unset EXPOSE_DOCS", env={"EXPOSE_DOCS": "true"}, arguments=IN_PRODUCTION)],
     "security.headers": [
-        Sabotage(
-            "let platform/security.py set it",
-            (Edit(f"{SRC}/platform/security.py", '    (b"x-content-type-options", b"nosniff"),\n', ""),),
-        ),
-        Sabotage(
-            "remove the header Server",
-            (Edit(f"{SRC}/platform/server.py", "server_header=False", "server_header=True"),),
-        ),
+        Case("let platform/security.py set it", Value("security:HEADERS", "[]")),
+        Case("remove the header Server", Argument("server:serve", "server_header", "True")),
     ],
-    "security.hosts": [Sabotage("name your own hosts in TRUSTED_HOSTS", env={"TRUSTED_HOSTS": "*"})],
+    "security.hosts": [Case("name your own hosts in TRUSTED_HOSTS", env={"TRUSTED_HOSTS": "*"})],
     # green behind TLS: a test of its own below
-    "security.transport": [
-        Sabotage("look at the address of the clients", arguments=IN_PRODUCTION, well={"EXPOSE_DOCS": "false"}),
-    ],
+    "security.transport": [Case("look at the address of the clients", arguments=IN_PRODUCTION)],
 }
 # Far ends of their own: proven and sabotaged in test_far.py.
 FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.leases"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
-CASES = [(check, each) for check, sabotages in SABOTAGES.items() for each in sabotages]
+# What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, and name far ends.
+UNREADY = {"secrets.backend", "security.transport", *FAR} - LENT
+CASES = [(check, each) for check, cases in SABOTAGES.items() for each in cases]
 
 
-def registered(project: Project) -> set[str]:
-    code = "from ready.engine import find\nfor each in find(): print(each.name)"
-    return set(project.run(str(project.venv / "bin/python"), "-c", code).stdout.split())
+def registered(prober: Prober) -> set[str]:
+    return set(prober.python(f"from {PACKAGE}.engine import find\nfor each in find(): print(each.name)").split())
 
 
-def red(found: Found) -> set[str]:
-    return {check for check, status in found.statuses.items() if status in RED and "." in check}
-
-
-def test_every_check_has_a_sabotage(project: Project, bare_project: Project) -> None:
+def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prober, without_database: Project) -> None:
+    found = registered(prober)
     assert all(SABOTAGES.values())
-    assert registered(project) == SABOTAGES.keys() | FAR
+    assert found == SABOTAGES.keys() | FAR
     assert all(hasattr(test_far, f"test_{check.replace('.', '_')}_turns_red") for check in FAR)
-    assert registered(bare_project) == registered(project)
-
-
-def test_every_check_is_explained_where_its_link_leads(project: Project) -> None:
-    for check in registered(project):
+    assert registered(Prober(without_database.variant(prober.project.root.parent / "without"))) == found
+    for check in found:
         area, name = check.split(".")
         page = (ROOT / "docs" / "how-to" / f"{area}.md").read_text()
         assert re.search(rf"^## {name}$", page, re.M), f"docs/how-to/{area}.md has no heading {name}"
 
 
 @pytest.fixture(scope="module")
-def green(
-    project: Project, schema: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[tuple[str, ...], set[str]]]:
-    """What is red without any sabotage, by the arguments of the run."""
-    folder = tmp_path_factory.mktemp("green")
+def closed(project: Project, schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
+    """A healthy service that does not describe itself, and the address of its database."""
+    folder = tmp_path_factory.mktemp("closed")
     (folder / "service.db").write_bytes(schema.read_bytes())
-    prober = Prober(project.variant(folder / "prober"))
-    env = {"DATABASE_URL": f"sqlite:///{folder}/service.db", "EXPOSE_DOCS": "false", **KEY}
-    with project.serve(folder, env) as service:
-        yield {
-            arguments: red(prober.look(service, *arguments, **env)) for arguments in ((), ("--drill",), IN_PRODUCTION)
-        }
+    url = f"sqlite:///{folder}/service.db"
+    with project.serve(folder, {"DATABASE_URL": url, **CLOSED, **KEY}) as service:
+        yield service, url
 
 
-def test_a_healthy_service_is_green(green: dict[tuple[str, ...], set[str]]) -> None:
-    assert green == {
-        (): set(),
-        ("--drill",): set(),
-        IN_PRODUCTION: {"secrets.backend", "security.transport", *FAR} - LENT,
-    }
+def test_a_healthy_service_is_green(prober: Prober, service: Service, closed: tuple[Service, str]) -> None:
+    drilled = prober.look(service, *DRILL, DATABASE_URL=closed[1])
+    production = prober.look(closed[0], *IN_PRODUCTION)
+    assert (drilled.red, production.red) == (set(), UNREADY)
+    proven = {check for found in (drilled, production) for check in found.statuses if found.statuses[check] == "proven"}
+    assert proven == SABOTAGES.keys() - UNREADY
+    assert "set SECRETS_BACKEND" in production.outcome("secrets.backend")["step"]
 
 
-@pytest.mark.parametrize(("check", "sabotage"), CASES, ids=[f"{check}-{n}" for n, (check, _) in enumerate(CASES)])
+@pytest.mark.sabotage
+@pytest.mark.parametrize(("check", "case"), CASES, ids=[f"{check}-{n}" for n, (check, _) in enumerate(CASES)])
 def test_exactly_the_sabotaged_check_turns_red(
-    project: Project,
-    served: Served,
-    green: dict[tuple[str, ...], set[str]],
-    tmp_path: Path,
-    check: str,
-    sabotage: Sabotage,
+    project: Project, served: Served, tmp_path: Path, check: str, case: Case
 ) -> None:
-    sick = project.variant(tmp_path / "sick", *sabotage.edits)
-    with served(sick, **{**sabotage.well, **sabotage.env}) as service:
-        found = Prober(sick).look(service, *sabotage.arguments, DATABASE_URL=f"sqlite:///{tmp_path}/service.db")
-    assert red(found) == green[sabotage.arguments] | {check}
+    sick = project.variant(tmp_path / "sick", *([case.sabotage] if case.sabotage else []))
+    in_production = case.arguments == IN_PRODUCTION
+    with served(sick, **(CLOSED if in_production else {}) | case.env) as service:
+        found = Prober(sick).look(service, *case.arguments, DATABASE_URL=f"sqlite:///{tmp_path}/service.db")
+    assert found.red == (UNREADY if in_production else set()) | {check}
     outcome = found.outcome(check)
-    assert sabotage.step in outcome["step"], outcome
-    assert outcome["status"] == sabotage.status
-    assert found.code == 1
+    assert case.step in outcome["step"], outcome
+    assert (outcome["status"], found.code) == ("gap", 1)
 
 
-@pytest.mark.parametrize(
-    ("line", "check", "step"),
-    [
-        ('read = "/v1/items"', "scaling.serves", 'below [probe]: read = "/v1/…"'),
-        ("write = {", "backups.rows", "add to ready.toml: [probe.write]"),
-    ],
-)
-def test_without_a_route_to_probe_the_line_to_add_is_named(
-    prober: Prober, service: Service, line: str, check: str, step: str
-) -> None:
-    Edit("ready.toml", line, f"#{line}").apply(prober.project.root)
+def test_without_a_route_to_probe_the_line_to_add_is_named(prober: Prober, service: Service) -> None:
+    for line in ("read = ", "write = "):
+        Line("ready.toml", line).apply(prober.project.root)
     found = prober.look(service)
-    assert red(found) == {check}
-    assert step in found.outcome(check)["step"]
+    assert found.red == {"backups.rows", "scaling.serves"}
+    assert "add to ready.toml: [probe.write]" in found.outcome("backups.rows")["step"]
+    assert 'below [probe]: read = "/v1/…"' in found.outcome("scaling.serves")["step"]
 
 
 def test_a_schema_that_is_missing_is_named_with_the_command_that_makes_it(
@@ -300,14 +228,16 @@ def test_a_schema_that_is_missing_is_named_with_the_command_that_makes_it(
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db", **KEY}
     with project.serve(tmp_path / "run", env) as service:
         found = prober.look(service)
-    assert red(found) == {"backups.rows", "backups.schema", "scaling.ready", "scaling.serves"}
+    assert found.red == {"backups.rows", "backups.schema", "scaling.ready", "scaling.serves"}
     assert "run `make migrate`" in found.outcome("backups.schema")["step"]
 
 
-def test_over_tls_production_is_proven_and_sends_hsts(prober: Prober, served: Served, tmp_path: Path) -> None:
-    with served(prober.project, EXPOSE_DOCS="false") as service, proxied(service.port, tmp_path) as (url, authority):
+def test_over_tls_production_is_proven_and_sends_hsts(
+    prober: Prober, closed: tuple[Service, str], tmp_path: Path
+) -> None:
+    with proxied(closed[0].port, tmp_path) as (url, authority):
         found = prober.look(url, *IN_PRODUCTION, SSL_CERT_FILE=str(authority))
-        assert red(found) == {"secrets.backend", *FAR} - LENT
+        assert found.red == UNREADY - {"security.transport"}
         assert "6 headers" in found.outcome("security.headers")["seen"]
         assert found.statuses["security.transport"] == "proven"
         untrusted = prober.look(url, *IN_PRODUCTION)
@@ -315,9 +245,10 @@ def test_over_tls_production_is_proven_and_sends_hsts(prober: Prober, served: Se
     assert "CERTIFICATE_VERIFY_FAILED" in untrusted.stderr
 
 
-def test_a_service_without_a_database_has_nothing_to_back_up(bare_project: Project, tmp_path: Path) -> None:
-    with bare_project.serve(tmp_path / "run", KEY) as service:
-        found = Prober(bare_project.variant(tmp_path / "prober")).look(service, "--area", "backups")
+def test_a_service_without_a_database_has_nothing_to_back_up(
+    without_database: Project, service: Service, tmp_path: Path
+) -> None:
+    found = Prober(without_database.variant(tmp_path / "prober")).look(service, "--area", "backups")
     assert found.code == 0
     outcome = found.outcome("backups.rows")
     assert (outcome["status"], outcome["seen"]) == (
@@ -326,47 +257,37 @@ def test_a_service_without_a_database_has_nothing_to_back_up(bare_project: Proje
     )
 
 
-def test_the_room_that_raises_may_be_gone(project: Project, served: Served, tmp_path: Path) -> None:
-    less = project.variant(tmp_path / "less")
-    (less.root / SRC / "platform" / "probe.py").unlink()
-    with served(less) as service:
-        found = Prober(less).look(service)
-    assert red(found) == {"errors.raised"}
+def test_the_room_that_raises_may_be_gone(prober: Prober, service: Service) -> None:
+    Gone("src/my_service/platform/probe.py").apply(prober.project.root)
+    found = prober.look(service)
+    assert found.red == {"errors.raised"}
     assert "waive" in found.outcome("errors.raised")["step"]
 
 
 # --- from outside -----------------------------------------------------------------------------------------------
 
 
-def test_checks_need_no_file_of_the_service(
-    project: Project, prober: Prober, postgres: Postgres, tmp_path: Path
-) -> None:
+def test_checks_need_no_file_of_the_service(project: Project, prober: Prober, served: Served, tmp_path: Path) -> None:
     """The service's folder is closed to the run: also to root, who has to give up the right to read everything."""
     own = project.variant(tmp_path / "own" / "service")
-    with own.serve(tmp_path / "run", {**migrated(own, postgres.create_database()), **KEY}) as service:
+    with served(own) as service:
         assert service.client.get("/v1/items").status_code == service.client.get("/readyz").status_code == 200
         as_root = os.getuid() == 0
         drop = [str(shutil.which("setpriv")), "--bounding-set=-dac_override,-dac_read_search"] if as_root else []
         url = f"http://127.0.0.1:{service.port}"
-        command = [*drop, str(prober.project.venv / "bin/python"), "-m", "ready", "--url", url, "--json"]
         folder = own.root.parent
         folder.chmod(0)
         try:
-            unreadable = subprocess.run([*drop, "ls", str(own.root)], capture_output=True, check=False)
-            assert b"Permission denied" in unreadable.stderr
-            done = subprocess.run(
-                command,
-                cwd=prober.project.root,
-                env=prober.project.env(KEY),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            assert "Permission denied" in commands.run(*drop, "ls", str(own.root)).stderr
+            done = prober.project.run(*drop, *prober.arguments("--url", url, "--json"), env=KEY, check=False)
         finally:
             folder.chmod(0o700)
-    statuses = re.findall(r'"check": "(\w+\.\w+)",\s+"title": .*\s+"status": "(.*)"', done.stdout)
-    assert {check for check, status in statuses if status == "proven"} >= {"backups.rows", "errors.raised"}
-    assert {check for check, status in statuses if status in RED} == set()
+    found = Found.of(done)
+    assert {check for check, status in found.statuses.items() if status == "proven"} >= {
+        "backups.rows",
+        "errors.raised",
+    }
+    assert found.red == set()
 
 
 def test_a_load_beside_a_safe_run_loses_no_request(prober: Prober, served: Served) -> None:
@@ -382,14 +303,15 @@ def test_a_load_beside_a_safe_run_loses_no_request(prober: Prober, served: Serve
         threads = [threading.Thread(target=load) for _ in range(4)]
         for each in threads:
             each.start()
+        runs: list[Found] = []
         try:
-            found = [prober.look(service) for _ in range(3)]
+            runs += [prober.look(service) for _ in range(proof.count(gate=1, full=5))]
         finally:
             stop.set()
             for each in threads:
                 each.join()
         items = service.client.get("/v1/items").json()["items"]
-    assert [red(each) for each in found] == [set()] * 3
-    assert len(answers) > 100
+    assert [each.red for each in runs] == [set()] * len(runs)
+    assert len(answers) > 50
     assert set(answers) == {200}
     assert items == []  # the run has removed what it wrote

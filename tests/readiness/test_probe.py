@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.projects import Edit, Project, Service
+from tests.projects import Project, Service
 from tests.readiness.conftest import KEY, Served
+from tests.sabotage import Body, Sabotage, Value
 
 pytestmark = pytest.mark.servers
 PATH = "/__probe__/error"
-PROBE = "src/my_service/platform/probe.py"
 SECRET = KEY["READY_PROBE_KEY"]
 
 
@@ -63,11 +63,10 @@ def forgeries() -> dict[str, str | bytes]:
     }
 
 
-def test_a_signed_request_raises_once(project: Project, served: Served) -> None:
-    with served(project) as service:
-        header = signed("ready-0123456789abcdef")
-        first, again = ask(service, header), ask(service, header)
-        nowhere = service.client.post("/__probe__/nowhere")
+def test_a_signed_request_raises_once(service: Service) -> None:
+    header = signed("ready-0123456789abcdef")
+    first, again = ask(service, header), ask(service, header)
+    nowhere = service.client.post("/__probe__/nowhere")
     assert first.status_code == 500
     assert first.json()["code"] == "internal-error"
     assert "ready-0123456789abcdef" not in first.text
@@ -76,15 +75,14 @@ def test_a_signed_request_raises_once(project: Project, served: Served) -> None:
     assert again.status_code == 404
 
 
-def test_whoever_has_no_key_finds_nothing_there(project: Project, served: Served) -> None:
-    with served(project) as service:
-        unknown = "/__probe__/nowhere"
-        for name, header in forgeries().items():
-            assert mask(ask(service, header)) == mask(ask(service, header, path=unknown)), name
-        for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "MADE-UP"):
-            assert mask(ask(service, signed("by-method"), method)) == mask(service.client.request(method, unknown))
-        assert PATH not in service.client.get("/openapi.json").text
-        assert ask(service, signed("still-works")).status_code == 500
+def test_whoever_has_no_key_finds_nothing_there(service: Service) -> None:
+    unknown = "/__probe__/nowhere"
+    for name, header in forgeries().items():
+        assert mask(ask(service, header)) == mask(ask(service, header, path=unknown)), name
+    for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "MADE-UP"):
+        assert mask(ask(service, signed("by-method"), method)) == mask(service.client.request(method, unknown))
+    assert PATH not in service.client.get("/openapi.json").text
+    assert ask(service, signed("still-works")).status_code == 500
 
 
 def test_without_a_key_there_is_no_probe(project: Project, served: Served) -> None:
@@ -101,26 +99,27 @@ def test_a_flood_raises_a_few_errors_only(project: Project, served: Served) -> N
     assert answers.count(404) == 194
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "attack"),
+    ("sabotage", "attack"),
     [
-        (Edit(PROBE, "not hmac.compare_digest(", "False and not hmac.compare_digest("), "another marker"),
-        (Edit(PROBE, "abs(now - then) > WINDOW or ", ""), "late"),
-        (Edit(PROBE, "abs(now - then) > WINDOW", "now - then > WINDOW"), "from the future"),
-        (Edit(PROBE, "{8,64}", "{1,64}"), "short marker"),
+        (Body("probe:sign", "return f\"{marker}.{int(now)}.{'0' * 64}\""), "zeros"),
+        (Value("probe:WINDOW", "63"), "late"),
+        (Value("probe:WINDOW", "63"), "from the future"),
+        (Value("probe:_SIGNED", 're.compile(r"(.+)\\.(.+)\\.(.+)", re.ASCII)'), "short marker"),
     ],
     ids=["signature", "window", "clock ahead", "marker"],
 )
 def test_a_sabotaged_probe_lets_an_attack_through(
-    project: Project, served: Served, tmp_path: Path, edit: Edit, attack: str
+    project: Project, served: Served, tmp_path: Path, sabotage: Sabotage, attack: str
 ) -> None:
-    sick = project.variant(tmp_path / "sick", edit)
-    with served(sick) as service:
+    with served(project.variant(tmp_path / "sick", sabotage)) as service:
         assert ask(service, forgeries()[attack]).status_code == 500
 
 
+@pytest.mark.sabotage
 def test_without_its_limit_a_flood_gets_through(project: Project, served: Served, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", Edit(PROBE, " or len(self.taken) >= MOST", ""))
+    sick = project.variant(tmp_path / "sick", Value("probe:MOST", "1_000"))
     with served(sick) as service:
         answers = [ask(service, signed(f"flooding-{n}")).status_code for n in range(20)]
     assert answers == [500] * 20

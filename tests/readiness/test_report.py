@@ -12,17 +12,19 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.pages import faults
-from tests.projects import ROOT, Edit, Service
-from tests.readiness.conftest import KEY, Prober
+from tests.projects import Project, Service
+from tests.readiness.conftest import FOLDER, KEY, PACKAGE, Local, Prober
+from tests.sabotage import Line
 from tests.test_weight import code_lines
 
-SOURCE = ROOT / "template/ready"
 PARTS = ("engine.py", "page.html", "page.py", "render.py", "report.py")
+NO_ROUTE = Line("ready.toml", "read = ", 'read = "/v1/nothing"')
 servers = pytest.mark.servers
 
 
-def test_engine_and_renderers_stay_small() -> None:
-    lines = {name: code_lines(SOURCE / name) for name in PARTS}
+@servers
+def test_engine_and_renderers_stay_small(project: Project) -> None:
+    lines = {name: code_lines(project.root / FOLDER / name) for name in PARTS}
     assert min(lines.values()) > 10
     assert sum(lines.values()) <= 400
 
@@ -43,7 +45,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
 
 @servers
 def test_on_a_terminal_there_is_a_table_of_eleven_areas(prober: Prober, service: Service, tmp_path: Path) -> None:
-    command = [str(prober.project.venv / "bin/python"), "-m", "ready", "--url", f"http://127.0.0.1:{service.port}"]
+    command = list(prober.arguments("--url", f"http://127.0.0.1:{service.port}"))
     env = prober.project.env({**KEY, "COLUMNS": "120", "TERM": "xterm"})
     child, terminal = pty.fork()
     if child == 0:
@@ -66,11 +68,13 @@ def test_on_a_terminal_there_is_a_table_of_eleven_areas(prober: Prober, service:
 @servers
 def test_the_runs_are_kept_and_compared(prober: Prober, service: Service) -> None:
     """Also when a run looks at one area only; a drill that was not asked for is no change."""
+    Local('return "done"', name="drill", effect="drill").apply(prober.project.root)
     first = prober.look(service)
     assert first.report["compared_with"] == ""
-    prober.look(service, "--area", "security")
-    Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/nothing"').apply(prober.project.root)
-    worse = prober.look(service, "--drill")
+    drilled = prober.look(service, "--area", "billing", "--drill")
+    NO_ROUTE.apply(prober.project.root)
+    worse = prober.look(service)
+    assert (drilled.statuses["billing.drill"], worse.statuses["billing.drill"]) == ("proven", "not run")
     assert worse.outcome("scaling.serves")["before"] == "proven"
     assert [each["check"] for each in worse.report["outcomes"] if each["before"]] == [
         "caching.revalidation",
@@ -103,12 +107,8 @@ def test_old_and_foreign_files_do_no_harm(prober: Prober, service: Service) -> N
 def test_junit_counts_gaps_as_failures_and_failed_looks_as_errors(
     prober: Prober, service: Service, tmp_path: Path
 ) -> None:
-    Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/nothing"').apply(prober.project.root)
-    broken = prober.project.root / "ready/checks/local_odd.py"
-    broken.write_text(
-        '"""Ours."""\n\nfrom ..engine import Probe, check\n\n\n@check("billing")\n'
-        'async def odd(probe: Probe) -> str:\n    """Odd <texts> & "quotes" are right."""\n    return str(1 / 0)\n'
-    )
+    NO_ROUTE.apply(prober.project.root)
+    Local("return str(1 / 0)", title='Odd <texts> & "quotes" are right.').apply(prober.project.root)
     found = prober.look(service, "--junit", str(tmp_path / "junit.xml"))
     root = ElementTree.fromstring((tmp_path / "junit.xml").read_text())  # noqa: S314
     cases = {case.get("name"): case for case in root.iter("testcase")}
@@ -131,42 +131,42 @@ def test_junit_counts_gaps_as_failures_and_failed_looks_as_errors(
 # --- the link to the docs ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("source", "commit", "link"),
-    [
-        ("gh:acme/roadworthy", "v1.2.0", "https://github.com/acme/roadworthy/blob/v1.2.0/"),
-        (
-            "https://github.com/acme/roadworthy.git",
-            "v1.2.0-3-gabcdef1",
-            "https://github.com/acme/roadworthy/blob/abcdef1/",
-        ),
-        ("git+https://github.com/acme/roadworthy", "v1", "https://github.com/acme/roadworthy/blob/v1/"),
-        ("git@github.com:acme/road.worthy.git", "v1", "https://github.com/acme/road.worthy/blob/v1/"),
-        ("ssh://git@git.acme.com:2222/team/fork.git", "v1", "https://git.acme.com/team/fork/blob/v1/"),
-        ("https://ada:s3cr3t@gitlab.com/a/b/c.git", "v1", "https://gitlab.com/a/b/c/-/blob/v1/"),
-        ("gl:team/fork", "'1.0'", "https://gitlab.com/team/fork/-/blob/1.0/"),
-        ("'/srv/templates/roadworthy'", "v1", "/srv/templates/roadworthy/"),
-    ],
-)
-def test_the_next_step_links_to_the_docs_of_the_template_in_use(
-    prober: Prober, source: str, commit: str, link: str
-) -> None:
-    (prober.project.root / ".copier-answers.yml").write_text(f"_commit: {commit}\n_src_path: {source}\nlicense: mit\n")
-    code = """
+LINKS = [
+    ("gh:acme/roadworthy", "v1.2.0", "https://github.com/acme/roadworthy/blob/v1.2.0/"),
+    (
+        "https://github.com/acme/roadworthy.git",
+        "v1.2.0-3-gabcdef1",
+        "https://github.com/acme/roadworthy/blob/abcdef1/",
+    ),
+    ("git+https://github.com/acme/roadworthy", "v1", "https://github.com/acme/roadworthy/blob/v1/"),
+    ("git@github.com:acme/road.worthy.git", "v1", "https://github.com/acme/road.worthy/blob/v1/"),
+    ("ssh://git@git.acme.com:2222/team/fork.git", "v1", "https://git.acme.com/team/fork/blob/v1/"),
+    ("https://ada:s3cr3t@gitlab.com/a/b/c.git", "v1", "https://gitlab.com/a/b/c/-/blob/v1/"),
+    ("gl:team/fork", "'1.0'", "https://gitlab.com/team/fork/-/blob/1.0/"),
+    ("'/srv/templates/roadworthy'", "v1", "/srv/templates/roadworthy/"),
+]
+EXPLAIN = """
 from pathlib import Path
-from ready.links import explained
-from ready.report import Outcome, Status
-page = explained(Path(".copier-answers.yml"))
-print(page(Outcome("errors", "errors.raised", "", Status.GAP, "", "do it")))
-print(page(Outcome("billing", "billing.mine", "", Status.GAP, "", "do it")), end="")
+from {package}.links import explained
+from {package}.report import Outcome, Status
+for answers in {answers!r}:
+    Path(".copier-answers.yml").write_text(answers)
+    page = explained(Path(".copier-answers.yml"))
+    mine = page(Outcome("billing", "billing.mine", "", Status.GAP, "", "do it"))
+    print(page(Outcome("errors", "errors.raised", "", Status.GAP, "", "do it")) + mine)
 """
-    done = prober.project.run(str(prober.project.venv / "bin/python"), "-c", code)
-    assert done.stdout == f"{link}docs/how-to/errors.md#raised\n"
+
+
+@servers
+def test_the_next_step_links_to_the_docs_of_the_template_in_use(prober: Prober) -> None:
+    answers = [f"_commit: {commit}\n_src_path: {source}\nlicense: mit\n" for source, commit, _ in LINKS]
+    found = prober.python(EXPLAIN.format(package=PACKAGE, answers=answers)).splitlines()
+    assert found == [f"{link}docs/how-to/errors.md#raised" for *_, link in LINKS]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------
 
-PAGE = "ready/page.html"
+PAGE = f"{FOLDER}/page.html"
 
 
 def rendered(prober: Prober, service: Service, file: Path) -> Path:
@@ -193,23 +193,25 @@ def test_the_page_is_right_in_both_themes_and_on_paper(
 
 
 @servers
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "fault"),
+    ("line", "new", "fault"),
     [
-        (Edit(PAGE, "--soft: #555d66", "--soft: #c9ced4"), "axe: color-contrast"),
-        (Edit(PAGE, '<html lang="en">', "<html>"), "axe: html-has-lang"),
-        (Edit(PAGE, "prefers-color-scheme: dark", "prefers-color-scheme: none"), "not dark"),
+        (":root { color-scheme", ":root { --ink: #c9ced4; --soft: #c9ced4; --page: #fff;", "axe: color-contrast"),
+        ('<html lang="en">', "<html>", "axe: html-has-lang"),
+        ("@media (prefers-color-scheme", "@media (prefers-color-scheme: none) {", "not dark"),
         (
-            Edit(PAGE, "<header>", '<header><img alt="" src="http://127.0.0.1:9/logo.png">'),
+            "<header>",
+            '<header><img alt="" src="http://127.0.0.1:9/logo.png">',
             "asks for http://127.0.0.1:9/logo.png",
         ),
     ],
     ids=["contrast", "language", "theme", "foreign"],
 )
 def test_a_sabotaged_page_is_noticed(
-    browser: Browser, prober: Prober, service: Service, tmp_path: Path, edit: Edit, fault: str
+    browser: Browser, prober: Prober, service: Service, tmp_path: Path, line: str, new: str, fault: str
 ) -> None:
-    edit.apply(prober.project.root)
+    Line(PAGE, line, new).apply(prober.project.root)
     file = rendered(prober, service, tmp_path / "report.html")
     assert fault in [*faults(browser, file.as_uri(), "light"), *faults(browser, file.as_uri(), "dark")]
 
@@ -219,11 +221,7 @@ def test_no_text_of_the_service_becomes_markup(
     browser: Browser, prober: Prober, service: Service, tmp_path: Path
 ) -> None:
     hostile = "<script>document.title = 'taken'</script><b>$marker</b>"
-    file = prober.project.root / "ready/checks/local_odd.py"
-    file.write_text(
-        '"""Ours."""\n\nfrom ..engine import Probe, check\n\n\n@check("a<b>")\n'
-        f'async def odd(probe: Probe) -> str:\n    """Odd <i>text</i>."""\n    return {hostile!r}\n'
-    )
+    Local(f"return {hostile!r}", "a<b>", title="Odd <i>text</i>.").apply(prober.project.root)
     page = browser.new_page()
     page.goto(rendered(prober, service, tmp_path / "report.html").as_uri())
     assert page.title() == "my-service: readiness"

@@ -2,27 +2,35 @@
 
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.plant import Feature
 from tests.projects import Edit, Project, Service, render
 from tests.servers.otlp import Collector, Span, open_collector
 
 KINDS = ("contrib", "native")
 DATABASE = "schema.sqlite"
-SETTLED = 0.4  # seconds after which a second span of the same request would have arrived, too
 # Quick, so that tests need not wait; the bounds of the machinery stay as they are.
 QUICK = {
     "LOG_FORMAT": "json",
-    "OTEL_BSP_SCHEDULE_DELAY": "100",
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
     "OTEL_METRIC_EXPORT_INTERVAL": "200",
     "SHUTDOWN_DRAIN_SECONDS": "0",
+}
+# Of the services that tests share: who it is, and which headers its spans have.
+TOLD = {
+    "ENVIRONMENT": "staging",
+    "GIT_COMMIT": "0123abc",
+    "K8S_NAMESPACE_NAME": "shop",
+    "K8S_POD_NAME": "orders-7",
+    "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": "authorization,x-note,x-harmless",
+    "OTEL_RESOURCE_ATTRIBUTES": "team=blue%20one,service.version=2.0",
 }
 ROUTES = '''"""Routes for the proofs of telemetry."""
 
@@ -127,36 +135,31 @@ class Watched:
         return answer, trace_id, span_id
 
     def trace(self, trace_id: str) -> list[Span]:
-        """All spans of a trace, once its server span is there and no other follows."""
-        self.collector.wait_until(lambda: any(s.trace_id == trace_id for s in self.collector.server_spans()))
-        time.sleep(SETTLED)
+        """All spans of a trace: they leave in turn, so that those of a later request have none of it behind them."""
+        self._await(trace_id)
+        self._await(self.ask("/watch/sync")[1])
         return [span for span in self.collector.spans if span.trace_id == trace_id]
+
+    def _await(self, trace_id: str) -> None:
+        self.collector.wait_until(lambda: any(span.trace_id == trace_id for span in self.collector.server_spans()))
 
     def lines(self, text: str) -> int:
         return self.service.log.count(text)
 
 
-Watch = Callable[..., AbstractContextManager[Watched]]
-
-
-def prepared(project: Project) -> Project:
-    """Add the routes for the proofs, and a database with the schema, to be copied."""
-    project.cli("migrate", env={"DATABASE_URL": f"sqlite:///{DATABASE}"}, check=True)
-    feature = project.root / "src" / "my_service" / "features" / "watch"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(ROUTES)
-    MOUNTED.apply(project.root)
-    return project
-
-
 @pytest.fixture(scope="session")
 def kinds(template: Path, project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
-    """A service of each kind, with the routes; native needs nothing that contrib does not install."""
+    """A service of each kind, with the routes and a database with the schema, to be copied."""
+    schema = tmp_path_factory.mktemp("schema") / DATABASE
+    project.cli("migrate", env={"DATABASE_URL": f"sqlite:///{schema}"}, check=True)
     contrib = project.variant(tmp_path_factory.mktemp("contrib") / "service")
     native = Project(render(template, tmp_path_factory.mktemp("native"), http_instrumentation="native"))
-    native.venv = project.venv
-    return {"contrib": prepared(contrib), "native": prepared(native)}
+    native.venv = project.venv  # it needs nothing that contrib does not install
+    for made in (contrib, native):
+        for change in (Feature("watch", ROUTES), MOUNTED):
+            change.apply(made.root)
+        shutil.copy(schema, made.root / DATABASE)
+    return {"contrib": contrib, "native": native}
 
 
 @contextmanager
@@ -173,7 +176,8 @@ def watched(
     request: pytest.FixtureRequest, kinds: dict[str, Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
     """A service of each kind in turn, shared by the tests of a module: they leave it running."""
-    with open_collector() as collector, watch(kinds[request.param], tmp_path_factory.mktemp("w"), collector) as made:
+    folder = tmp_path_factory.mktemp("w")
+    with open_collector() as collector, watch(kinds[request.param], folder, collector, **TOLD) as made:
         yield made
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,12 @@ from playwright.sync_api import Browser, Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.pages import faults
-from tests.projects import ROOT, Edit, Project, Service
+from tests.plant import Feature
+from tests.projects import ROOT, Project, Service
+from tests.sabotage import Body, Sabotage
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
-DEV = "src/my_service/platform/dev.py"
 PATHS = {"/__dev__": "GET", "/__dev__/data": "GET", "/__dev__/report": "GET", "/__dev__/error": "POST"}
 ROUTE = '''"""A route that tells secrets."""
 
@@ -29,20 +30,27 @@ async def tell(q: str = "") -> dict[str, str]:
     structlog.get_logger("told").info("harmless marker", password="hunter2", said="token=hunter2")
     return {}
 '''
-Serve = Callable[..., AbstractContextManager[Service]]
 
 
-@pytest.fixture
-def serve(project: Project, tmp_path: Path) -> Serve:
+@pytest.fixture(scope="module")
+def telling(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The service with that route. Do not change it: make a `variant`."""
+    return project.variant(tmp_path_factory.mktemp("telling") / "service", Feature("secrets", ROUTE))
+
+
+@contextmanager
+def served(project: Project, folder: Path) -> Iterator[Service]:
     """Serve as a developer does."""
+    env = migrated(project, f"sqlite:///{folder}/dev.db")
+    with project.serve(folder / "run", {"ENVIRONMENT": "local", **env}) as service:
+        yield service
 
-    @contextmanager
-    def start(of: Project = project, **env: str) -> Iterator[Service]:
-        own = migrated(of, f"sqlite:///{tmp_path}/dev.db")
-        with of.serve(tmp_path / "run", {"ENVIRONMENT": "local", **own, **env}) as service:
-            yield service
 
-    return start
+@pytest.fixture(scope="module")
+def service(telling: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One that the tests of this module share: they leave it running."""
+    with served(telling, tmp_path_factory.mktemp("dev")) as started:
+        yield started
 
 
 def requests(service: Service) -> list[dict[str, object]]:
@@ -77,131 +85,131 @@ def shows_what_happened(browser: Browser, service: Service, seconds: float = 20)
         assert called.get_attribute("open") is not None  # looking again does not close what one reads
 
 
-def test_a_call_shows_its_trace_with_sql_and_an_error_its_traceback(browser: Browser, serve: Serve) -> None:
-    with serve() as service:
-        shows_what_happened(browser, service)
+def shows_what_came_from_the_cache(browser: Browser, service: Service, seconds: float = 20) -> None:
+    item = service.client.post("/v1/items", json={"name": "lamp"}).json()
+    for _ in range(2):
+        service.client.get(f"/v1/items/{item['id']}")
+    with opened(browser, service, seconds) as page:
+        again = page.locator("details", has_text=item["id"]).first
+        again.locator("summary").click()
+        again.locator(".span", has_text="cache get item: hit").wait_for()
 
 
+def test_a_call_shows_its_trace_with_sql_and_an_error_its_traceback(browser: Browser, service: Service) -> None:
+    shows_what_happened(browser, service)
+
+
+def test_it_shows_what_came_from_the_cache(browser: Browser, service: Service) -> None:
+    shows_what_came_from_the_cache(browser, service)
+
+
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    ("shows", "sabotage"),
     [
-        Edit(DEV, "    state.spans.append(recorder)\n", ""),
-        Edit(DEV, "    state.lines.append(recorder.line)\n", ""),
-        Edit(
-            "src/my_service/platform/logs.py",
-            "_redacted, told, render]",
-            "_redacted, render]",
+        (shows_what_happened, Body("dev:Recorder.export", "pass")),
+        (shows_what_happened, Body("dev:Recorder.line", 'if line.get("event") == "request":\n    original(line)')),
+        (
+            shows_what_came_from_the_cache,
+            Body("dev:Recorder.export", 'original([span for span in spans if not span.name.startswith("cache")])'),
         ),
     ],
-    ids=["spans", "lines", "listeners"],
+    ids=["spans", "lines", "cache"],
 )
 def test_a_page_that_sees_less_is_noticed(
-    project: Project, browser: Browser, serve: Serve, tmp_path: Path, edit: Edit
+    telling: Project, browser: Browser, tmp_path: Path, shows: Callable[..., None], sabotage: Sabotage
 ) -> None:
     with (
-        serve(project.variant(tmp_path / "sick", edit)) as service,
+        served(telling.variant(tmp_path / "sick", sabotage), tmp_path) as service,
         pytest.raises((AssertionError, PlaywrightTimeout)),
     ):
-        shows_what_happened(browser, service, seconds=4)
+        shows(browser, service, seconds=4)
 
 
-def test_the_page_is_right_in_both_themes(browser: Browser, serve: Serve) -> None:
-    with serve() as service:
-        url = f"http://127.0.0.1:{service.port}/__dev__"
-        service.client.get("/v1/items")
-        for theme in ("light", "dark"):
-            assert faults(browser, url, theme, "summary") == []
-        policy = service.client.get("/__dev__").headers["content-security-policy"]
+def test_the_page_is_right_in_both_themes(browser: Browser, service: Service) -> None:
+    url = f"http://127.0.0.1:{service.port}/__dev__"
+    service.client.get("/v1/items")
+    for theme in ("light", "dark"):
+        assert faults(browser, url, theme, "summary") == []
+    policy = service.client.get("/__dev__").headers["content-security-policy"]
     assert re.fullmatch(r"default-src 'none'; connect-src 'self'; script-src 'nonce-[\w-]{22}'; .*", policy)
 
 
+def there(service: Service) -> list[str]:
+    """Paths of the page that are more than an unknown one."""
+    unknown = service.client.get("/__dev__/nothing")
+    assert unknown.status_code == 404
+    return [
+        path
+        for path, how in PATHS.items()
+        if (answer := service.client.request(how, path)).status_code != 404
+        or unknown.json()["detail"] not in answer.text
+    ]
+
+
 @pytest.mark.parametrize("environment", ["test", "staging"])
-def test_elsewhere_nothing_of_it_exists(serve: Serve, environment: str) -> None:
-    with serve() as service:
-        assert [service.client.request(how, path).status_code for path, how in PATHS.items()] == [200, 200, 404, 500]
-    with serve(ENVIRONMENT=environment) as service:
-        answers = [service.client.request(how, path) for path, how in PATHS.items()]
-        unknown = service.client.get("/__dev__/nothing")
-        assert [answer.status_code for answer in answers] == [404] * 4
-        assert {answer.json()["detail"] for answer in answers} == {unknown.json()["detail"]}
+def test_elsewhere_nothing_of_it_exists(project: Project, service: Service, tmp_path: Path, environment: str) -> None:
+    assert there(service) == list(PATHS)
+    with project.serve(tmp_path, {"ENVIRONMENT": environment, "SHUTDOWN_DRAIN_SECONDS": "0"}) as other:
+        assert there(other) == []
 
 
-def test_a_page_for_everybody_is_noticed(project: Project, serve: Serve, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", Edit(DEV, 'if settings.environment != "local":', "if False:"))
-    with serve(sick, ENVIRONMENT="staging") as service:
-        assert service.client.get("/__dev__/data").status_code == 200
+@pytest.mark.sabotage
+def test_a_page_for_everybody_is_noticed(project: Project, tmp_path: Path) -> None:
+    local = 'original(app, settings.model_copy(update={"environment": "local"}))'
+    sick = project.variant(tmp_path / "sick", Body("dev:install", local))
+    with sick.serve(tmp_path / "run", {"ENVIRONMENT": "staging", "SHUTDOWN_DRAIN_SECONDS": "0"}) as service:
+        assert "/__dev__/data" in there(service)
 
 
-def secrets_shown(project: Project, serve: Serve, folder: Path, *edits: Edit) -> str:
-    own = project.variant(folder, *edits)
-    feature = own.root / "src/my_service/features/secrets"
-    feature.mkdir()
-    (feature / "__init__.py").write_text('"""Secrets."""\n')
-    (feature / "routes.py").write_text(ROUTE)
-    with serve(own) as service:
-        service.client.get("/v1/secrets", params={"q": "hunter2"}, headers={"Authorization": "Bearer hunter2hunter2"})
-        return service.client.get("/__dev__/data").text
-
-
-def test_it_shows_no_secret(project: Project, serve: Serve, tmp_path: Path) -> None:
-    shown = secrets_shown(project, serve, tmp_path / "well")
+def secrets_shown(service: Service) -> bool:
+    service.client.get("/v1/secrets", params={"q": "hunter2"}, headers={"Authorization": "Bearer hunter2hunter2"})
+    shown = service.client.get("/__dev__/data").text
     assert "harmless marker" in shown
     assert '"spans":[{' in shown.replace(" ", "")
-    assert "hunter2" not in shown
-    edit = Edit("src/my_service/platform/logs.py", "event[name] = redact(value, name)", "pass")
-    assert "hunter2" in secrets_shown(project, serve, tmp_path / "sick", edit)
+    return "hunter2" in shown
 
 
-def test_it_keeps_a_hundred_requests_and_not_its_own(serve: Serve) -> None:
-    with serve() as service:
-        for number in range(130):
-            service.client.get(f"/v1/nothing/{number}")
-            service.client.get("/__dev__/data")
-            service.client.get("/readyz")
-        found = requests(service)
-        assert "/v1/nothing/129" in service.log
-        assert "/__dev__/data" not in service.log
-    assert [each["path"] for each in found] == [f"/v1/nothing/{number}" for number in range(129, 29, -1)]
+def test_it_shows_no_secret(service: Service) -> None:
+    assert not secrets_shown(service)
 
 
-def test_no_text_of_a_client_becomes_markup(browser: Browser, serve: Serve) -> None:
-    with serve() as service:
-        service.client.get("/v1/<img src=x onerror=document.title=1>")
-        with opened(browser, service) as page:
-            page.locator("summary", has_text="<img src=x").wait_for()
-            assert page.title() == "/__dev__"
-            assert page.locator("img").count() == 0
+@pytest.mark.sabotage
+def test_a_secret_that_is_shown_is_noticed(telling: Project, tmp_path: Path) -> None:
+    sick = telling.variant(tmp_path / "sick", Body("redaction:redact", "return value"))
+    with served(sick, tmp_path) as service:
+        assert secrets_shown(service)
 
 
-def test_it_shows_the_last_readiness_report(project: Project, serve: Serve, browser: Browser, tmp_path: Path) -> None:
-    own = project.variant(tmp_path / "own")
-    with serve(own) as service:
-        assert service.client.get("/__dev__/data").json()["report"] is False
-        own.ready("--url", f"http://127.0.0.1:{service.port}")
-        with opened(browser, service) as page:
-            page.get_by_role("link", name="last report").click()
-            assert page.locator("ul.tiles > li").count() == 11
-            assert page.evaluate("getComputedStyle(document.querySelector('.tiles')).display") == "grid"
-        (own.root / ".ready" / "last.html").unlink()
-        assert "type `make ready`" in service.client.get("/__dev__/report").text
+def test_it_keeps_a_hundred_requests_and_not_its_own(service: Service) -> None:
+    for number in range(130):
+        service.client.get(f"/v1/nothing/{number}")
+        service.client.get("/__dev__/data", params={"trace": "none"})
+        service.client.get("/readyz")
+    assert "/v1/nothing/129" in service.log
+    assert "/__dev__/data" not in service.log
+    assert [each["path"] for each in requests(service)] == [f"/v1/nothing/{number}" for number in range(129, 29, -1)]
+
+
+def test_no_text_of_a_client_becomes_markup(browser: Browser, service: Service) -> None:
+    service.client.get("/v1/<img src=x onerror=document.title=1>")
+    with opened(browser, service) as page:
+        page.locator("summary", has_text="<img src=x").wait_for()
+        assert page.title() == "/__dev__"
+        assert page.locator("img").count() == 0
+
+
+def test_it_shows_the_last_readiness_report(telling: Project, service: Service, browser: Browser) -> None:
+    assert service.client.get("/__dev__/data").json()["report"] is False
+    telling.ready("--url", f"http://127.0.0.1:{service.port}")
+    with opened(browser, service) as page:
+        page.get_by_role("link", name="last report").click()
+        assert page.locator("ul.tiles > li").count() == 11
+        assert page.evaluate("getComputedStyle(document.querySelector('.tiles')).display") == "grid"
+    (telling.root / ".ready" / "last.html").unlink()
+    assert "type `make ready`" in service.client.get("/__dev__/report").text
 
 
 def test_the_room_stays_small() -> None:
     text = (ROOT / "template/src/{{ package_name }}/platform/dev.py").read_text()
     assert len(text.splitlines()) <= 250
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_it_shows_what_came_from_the_cache(
-    project: Project, browser: Browser, serve: Serve, tmp_path: Path, known: bool
-) -> None:
-    edit = Edit("src/my_service/platform/cache/readthrough.py", 'set_attribute("cache.result"', 'set_attribute("other"')
-    with serve(project if known else project.variant(tmp_path / "sick", edit)) as service:
-        item = service.client.post("/v1/items", json={"name": "lamp"}).json()
-        for _ in range(2):
-            service.client.get(f"/v1/items/{item['id']}")
-        with opened(browser, service) as page:
-            again = page.locator("details", has_text=item["id"]).first
-            again.locator("summary").click()
-            again.locator(".span", has_text="cache get item").wait_for()
-            assert again.locator(".span", has_text="cache get item: hit").count() == known

@@ -12,8 +12,9 @@ import pytest
 
 from bench import measure
 from bench.load import load
-from tests.projects import Edit, Project
+from tests.projects import Project
 from tests.proof import count
+from tests.sabotage import Body, Value
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.process import free_port
 from tests.telemetry.conftest import Watched, watch
@@ -70,7 +71,6 @@ def test_no_request_fails_and_the_exit_keeps_its_budget(
     assert seconds < FLUSH + MARGIN
 
 
-@pytest.mark.timing
 def test_what_is_held_is_sent_before_the_exit(kind: Project, tmp_path: Path, collector: Collector) -> None:
     slowly = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_METRIC_EXPORT_INTERVAL": "60000", **SIGNALS}
     with watch(kind, tmp_path, collector, **slowly, OTEL_BLRP_SCHEDULE_DELAY="60000") as watched:
@@ -84,23 +84,18 @@ def test_what_is_held_is_sent_before_the_exit(kind: Project, tmp_path: Path, col
     assert sum(line.body == "request" for line in collector.lines) == 20
 
 
-PLATFORM = "src/my_service/platform"
-
-
+@pytest.mark.sabotage
 @pytest.mark.timing
 def test_a_flush_without_a_deadline_would_hold_the_exit(kinds: dict[str, Project], tmp_path: Path) -> None:
-    patient = kinds["contrib"].variant(
-        tmp_path / "sick", Edit(f"{PLATFORM}/__init__.py", "FLUSH_DEADLINE = 5", "FLUSH_DEADLINE = 60")
-    )
+    patient = kinds["contrib"].variant(tmp_path / "sick", Value("platform:FLUSH_DEADLINE", "60"))
     with hung() as collector:
         assert leaves(patient, tmp_path, collector)[1] > FLUSH + MARGIN
 
 
-@pytest.mark.timing
+@pytest.mark.sabotage
 def test_no_flush_would_lose_what_is_held(kinds: dict[str, Project], tmp_path: Path, collector: Collector) -> None:
-    careless = kinds["contrib"].variant(
-        tmp_path / "sick", Edit(f"{PLATFORM}/telemetry.py", "    state.flushes += parts.flushes\n", "")
-    )
+    forgets = "async with original(app, settings):\n    state_of(app).flushes.clear()\n    yield"
+    careless = kinds["contrib"].variant(tmp_path / "sick", Body("telemetry:lifespan", forgets))
     with watch(careless, tmp_path, collector, OTEL_BSP_SCHEDULE_DELAY="60000") as watched:
         watched.service.client.get("/watch/plain/a")
         watched.service.process.send(signal.SIGTERM)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Body, Sabotage
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.process import ServerError
 from tests.telemetry.conftest import Watched, watch
@@ -16,18 +17,6 @@ OTLP = {"OTEL_LOGS_EXPORTER": "otlp", "OTEL_BLRP_SCHEDULE_DELAY": "100"}
 
 def written(watched: Watched) -> list[dict[str, str]]:
     return [json.loads(line) for line in watched.service.log.splitlines()]
-
-
-def test_every_line_of_a_sampled_request_has_the_ids_of_its_span(watched: Watched) -> None:
-    """From the route, the handler of an unhandled error, and the access log."""
-    for path in ("/watch/plain/a", "/watch/boom"):
-        _, trace_id, _ = watched.ask(path)
-        (span,) = [span for span in watched.trace(trace_id) if span.kind == "SERVER"]
-        lines = [line for line in written(watched) if line.get("trace_id") == trace_id]
-        assert sorted(line["event"] for line in lines) == sorted(
-            ["request", "unhandled error" if path.endswith("boom") else "inside"]
-        )
-        assert {line["span_id"] for line in lines} == {span.span_id}
 
 
 def test_no_line_goes_to_the_collector_unless_asked_for(watched: Watched) -> None:
@@ -41,6 +30,8 @@ def sends_each_line_once(project: Project, folder: Path, collector: Collector) -
         _, trace_id, _ = watched.ask("/watch/plain/a")
         _, failed, _ = watched.ask("/watch/boom")
         spans = {span.trace_id: span.span_id for trace in (trace_id, failed) for span in watched.trace(trace)}
+        # Of the two and of what `trace` asks: lines leave in turn, so those of the first are complete.
+        collector.wait_until(lambda: sum(line.body == "request" for line in collector.lines) >= 3)
         mine = [line for line in collector.lines if line.trace_id == trace_id]
         assert sorted(line.body for line in mine) == ["inside", "request"]
         assert {line.span_id for line in mine} == {spans[trace_id]}
@@ -61,28 +52,44 @@ def test_lines_go_to_the_collector_once_with_ids_and_without_secrets(
     sends_each_line_once(kind, tmp_path, collector)
 
 
-LOGS = "src/my_service/platform/logs.py"
-SDK = "src/my_service/platform/telemetry_sdk.py"
+TWICE = "async with original(app, settings):\n    state_of(app).lines.extend([*state_of(app).lines])\n    yield"
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    "sabotage",
     [
-        Edit(LOGS, "format_exc_info, _redacted, told", "format_exc_info, told, _redacted"),
-        Edit(SDK, "context=_context(line),", "context=None,"),
-        Edit(LOGS, 'event.setdefault("span_id", _inner() or exchange.span_id)', "pass"),
-        Edit(
-            SDK,
-            "        logger.emit(",
-            "        emit_twice = logger.emit(body=str(line.get('event')))\n        logger.emit(",
-        ),
+        Body("redaction:redact", "return value"),
+        Body("telemetry:_context", "return None"),
+        Body("telemetry:lifespan", TWICE),
     ],
-    ids=["before redaction", "ids of the wrong moment", "no span id", "twice"],
+    ids=["with secrets", "ids of the wrong moment", "twice"],
 )
-def test_a_sabotaged_line_fails_the_proof(kinds: dict[str, Project], tmp_path: Path, edit: Edit) -> None:
-    sick = kinds["contrib"].variant(tmp_path / "sick", edit)
+def test_a_sabotaged_line_fails_the_proof(kinds: dict[str, Project], tmp_path: Path, sabotage: Sabotage) -> None:
+    sick = kinds["contrib"].variant(tmp_path / "sick", sabotage)
     with open_collector() as collector, pytest.raises((AssertionError, KeyError, ServerError, ValueError)):
         sends_each_line_once(sick, tmp_path, collector)
+
+
+def has_the_ids_of_its_span(watched: Watched, path: str, said: str) -> None:
+    """Each line of a request: that of the route or of the error, and the access line."""
+    _, trace_id, _ = watched.ask(path)
+    (span,) = [span for span in watched.trace(trace_id) if span.kind == "SERVER"]
+    lines = [line for line in written(watched) if line.get("trace_id") == trace_id]
+    assert sorted(line["event"] for line in lines) == sorted([said, "request"])
+    assert {line.get("span_id") for line in lines} == {span.span_id}
+
+
+@pytest.mark.parametrize(("path", "said"), [("/watch/plain/a", "inside"), ("/watch/boom", "unhandled error")])
+def test_every_line_of_a_sampled_request_has_the_ids_of_its_span(watched: Watched, path: str, said: str) -> None:
+    has_the_ids_of_its_span(watched, path, said)
+
+
+@pytest.mark.sabotage
+def test_a_line_without_its_span_is_noticed(kinds: dict[str, Project], tmp_path: Path, collector: Collector) -> None:
+    sick = kinds["contrib"].variant(tmp_path / "sick", Body("logs:_ids", "return event"))
+    with watch(sick, tmp_path, collector) as watched, pytest.raises(AssertionError):
+        has_the_ids_of_its_span(watched, "/watch/plain/a", "inside")
 
 
 def test_a_failed_export_is_not_exported(kinds: dict[str, Project], tmp_path: Path, collector: Collector) -> None:

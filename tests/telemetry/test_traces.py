@@ -1,12 +1,14 @@
 """What a service process exports of its requests: one server span for each that is sampled, whoever makes it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Body, Sabotage, Value
 from tests.servers.otlp import Collector, Span, open_collector
 from tests.servers.postgres import Postgres
 from tests.servers.process import ServerError
@@ -14,6 +16,7 @@ from tests.service.conftest import migrated
 from tests.telemetry.conftest import Watched, watch
 
 pytestmark = pytest.mark.servers
+BROKEN = (AssertionError, KeyError, ServerError, ValueError)
 SERVED = [
     ("/watch/plain/a", "/watch/plain/{name}", 200),
     ("/watch/sync", "/watch/sync", 200),
@@ -32,10 +35,11 @@ def only(spans: list[Span]) -> Span:
     return span
 
 
-@pytest.mark.parametrize(("path", "route", "status"), SERVED)
-def test_a_sampled_request_is_one_server_span(watched: Watched, path: str, route: str | None, status: int) -> None:
+def is_one_server_span(watched: Watched, path: str, route: str | None, status: int) -> None:
     answer, trace_id, caller = watched.ask(path)
-    span = only(watched.trace(trace_id))
+    spans = watched.trace(trace_id)
+    span = only(spans)
+    assert [each for each in spans if each.kind == "INTERNAL"] == []
     assert answer.status_code == status
     assert span.parent_id == caller
     assert (span.attributes.get("http.route"), span.attributes["http.response.status_code"]) == (route, status)
@@ -44,7 +48,8 @@ def test_a_sampled_request_is_one_server_span(watched: Watched, path: str, route
     assert span.error == (status >= 500)
 
 
-def test_ids_are_equal_in_span_answer_and_log_lines(watched: Watched) -> None:
+def has_equal_ids(watched: Watched) -> None:
+    """In the span, the answer and the lines of the log."""
     answer = watched.service.client.get("/watch/boom")
     document = answer.json()
     span = only(watched.trace(document["trace_id"]))
@@ -52,6 +57,72 @@ def test_ids_are_equal_in_span_answer_and_log_lines(watched: Watched) -> None:
     assert span.parent_id == ""
     # the error's line, written where no span is any more, and the access line
     assert watched.lines(f'"span_id":"{span.span_id}"') == 2
+
+
+def leaves_no_span_but_keeps_its_id(watched: Watched) -> None:
+    """A request whose caller does not sample it, and what it calls."""
+    watched.trace(watched.ask("/watch/plain/a")[1])
+    before = len(watched.collector.spans)
+    answer, trace_id, _ = watched.ask("/watch/boom", sampled=False)
+    watched.ask("/watch/call", sampled=False)
+    watched.trace(watched.ask("/watch/plain/a")[1])
+    assert len(watched.collector.spans) == before + 2  # of the last one, and of what `trace` asks
+    assert answer.json()["trace_id"] == trace_id
+    assert watched.lines(f'"trace_id":"{trace_id}"') == 2  # error and access line
+
+
+def are_no_spans(watched: Watched) -> None:
+    """Probes, and what they ask."""
+    for path in ("/livez", "/readyz"):
+        _, probed, _ = watched.ask(path)
+        assert watched.trace(watched.ask("/watch/plain/a")[1])
+        assert [span for span in watched.collector.spans if span.trace_id == probed] == []
+
+
+def is_one_client_span(watched: Watched) -> None:
+    """A call over HTTP."""
+    answer, trace_id, _ = watched.ask("/watch/call")
+    spans = watched.trace(trace_id)
+    (call,) = [span for span in spans if span.kind == "CLIENT"]
+    assert answer.json() == {"status": "404"}  # the collector has no such trace
+    assert call.parent_id == only(spans).span_id
+    assert call.attributes["url.full"].endswith("/far")
+
+
+def holds_no_secret(watched: Watched) -> None:
+    """The span of a request with secrets in its query and in captured headers, and the call that it makes."""
+    headers = {"Authorization": "Bearer hunter2hunter2", "X-Note": "password=hunter2", "X-Harmless": "seen"}
+    spans = watched.trace(watched.ask("/watch/call?q=hunter2&password=hunter2", headers=headers)[1])
+    assert {span.kind for span in spans} == {"CLIENT", "SERVER"}
+    assert "/watch/call" in repr(spans)
+    assert "hunter2" not in repr(spans)
+    if "x_harmless" in repr(spans):  # contrib captures, FastAPI's own does not
+        assert "seen" in repr(spans)
+
+
+@pytest.mark.parametrize(("path", "route", "status"), SERVED)
+def test_a_sampled_request_is_one_server_span(watched: Watched, path: str, route: str | None, status: int) -> None:
+    is_one_server_span(watched, path, route, status)
+
+
+def test_ids_are_equal_in_span_answer_and_log_lines(watched: Watched) -> None:
+    has_equal_ids(watched)
+
+
+def test_a_caller_who_does_not_sample_gets_no_span_and_keeps_the_id(watched: Watched) -> None:
+    leaves_no_span_but_keeps_its_id(watched)
+
+
+def test_probes_are_no_spans_nor_is_what_they_ask(watched: Watched) -> None:
+    are_no_spans(watched)
+
+
+def test_a_call_over_http_is_one_client_span(watched: Watched) -> None:
+    is_one_client_span(watched)
+
+
+def test_queries_and_captured_headers_hold_no_secret(watched: Watched) -> None:
+    holds_no_secret(watched)
 
 
 def test_an_exception_is_told_once_and_without_secrets(watched: Watched) -> None:
@@ -79,47 +150,6 @@ def test_a_websocket_is_one_server_span(watched: Watched) -> None:
     assert span.name == "WEBSOCKET /watch/socket"
 
 
-def test_a_caller_who_does_not_sample_gets_no_span_and_keeps_the_id(watched: Watched) -> None:
-    answer, trace_id, _ = watched.ask("/watch/boom", sampled=False)
-    _, after, _ = watched.ask("/watch/plain/a")
-    assert watched.trace(after)
-    assert [span for span in watched.collector.spans if span.trace_id == trace_id] == []
-    assert answer.json()["trace_id"] == trace_id
-    assert watched.lines(f'"trace_id":"{trace_id}"') == 2  # error and access line
-
-
-def test_probes_are_no_spans_nor_is_what_they_ask(watched: Watched) -> None:
-    for path in ("/livez", "/readyz"):
-        _, probed, _ = watched.ask(path)
-        _, after, _ = watched.ask("/watch/plain/a")
-        assert watched.trace(after)
-        assert [span for span in watched.collector.spans if span.trace_id == probed] == []
-
-
-def test_a_call_over_http_is_one_client_span_that_hands_the_trace_on(watched: Watched) -> None:
-    before = len(watched.collector.headers)
-    answer, trace_id, _ = watched.ask("/watch/call")
-    spans = watched.trace(trace_id)
-    (call,) = [span for span in spans if span.kind == "CLIENT"]
-    assert answer.json() == {"status": "404"}  # the collector has no such trace
-    assert call.parent_id == only(spans).span_id
-    assert call.attributes["url.full"].endswith("/far")
-    assert before <= len(watched.collector.headers)
-    assert "hunter2" not in repr(spans)
-
-
-def test_queries_and_captured_headers_hold_no_secret(kind: Project, tmp_path: Path, collector: Collector) -> None:
-    captured = {"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": "authorization,x-note,x-harmless"}
-    headers = {"Authorization": "Bearer hunter2hunter2", "X-Note": "password=hunter2", "X-Harmless": "seen"}
-    with watch(kind, tmp_path, collector, **captured) as watched:
-        _, trace_id, _ = watched.ask("/watch/plain/a?q=hunter2&password=hunter2", headers=headers)
-        spans = watched.trace(trace_id)
-        assert "/watch/plain/a" in repr(spans)
-        assert "hunter2" not in repr(spans)
-        if "x_harmless" in repr(spans):  # contrib captures, FastAPI's own does not
-            assert "seen" in repr(spans)
-
-
 def statements(project: Project, folder: Path, database_url: str, collector: Collector) -> list[str]:
     """The names of the client spans of a page of items, read from PostgreSQL."""
     env = migrated(project, database_url)
@@ -139,21 +169,12 @@ def test_a_statement_is_one_client_span(
     assert statements(kind, tmp_path, postgres.create_database(), collector) == ["SELECT"]
 
 
-def test_the_resource_says_who_it_was(kind: Project, tmp_path: Path, collector: Collector) -> None:
-    env = {
-        "GIT_COMMIT": "0123abc",
-        "ENVIRONMENT": "staging",
-        "K8S_POD_NAME": "orders-7",
-        "K8S_NAMESPACE_NAME": "shop",
-        "OTEL_RESOURCE_ATTRIBUTES": "team=blue%20one,service.version=2.0",
+def test_the_resource_says_who_it_was(watched: Watched) -> None:
+    resource = only(watched.trace(watched.ask("/watch/plain/a")[1])).resource
+    watched.collector.wait_until(lambda: bool(watched.collector.points))
+    assert {point.resource["service.instance.id"] for point in watched.collector.points.values()} == {
+        resource["service.instance.id"]
     }
-    with watch(kind, tmp_path, collector, **env) as watched:
-        _, trace_id, _ = watched.ask("/watch/plain/a")
-        resource = only(watched.trace(trace_id)).resource
-        collector.wait_until(lambda: bool(collector.points))
-        assert {point.resource["service.instance.id"] for point in collector.points.values()} == {
-            resource["service.instance.id"]
-        }
     assert resource.items() >= {
         ("service.name", "my-service"),
         ("service.version", "2.0"),
@@ -167,28 +188,31 @@ def test_the_resource_says_who_it_was(kind: Project, tmp_path: Path, collector: 
 
 DECIDE = """
 import random
+from importlib import import_module
+from pkgutil import walk_packages
+from types import SimpleNamespace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+from my_service import platform
 from my_service.platform import telemetry
-from my_service.platform.state import RequestContext
-from my_service.platform.telemetry import traces
 
+(traces,) = [each.name for each in walk_packages(platform.__path__, platform.__name__ + ".") if "traces" in each.name]
 KINDS = ["always_off", "always_on", "parentbased_always_off", "parentbased_always_on", "parentbased_traceidratio",
          "traceidratio"]
 for kind in KINDS:
     for ratio in (0, 0.1, 0.5, 1):
-        theirs = traces.make(kind, ratio, Resource({}), None, ()).sampler
+        theirs = import_module(traces).make(kind, ratio, Resource({}), None, ()).sampler
         ours = telemetry.sampler(kind, ratio)
         differ = 0
         for n in range(400):
-            request = RequestContext({}, None, "", f"{random.getrandbits(128) or 1:032x}", 0.0)
+            trace_id = random.getrandbits(128) or 1
+            request = SimpleNamespace(trace_id=f"{trace_id:032x}", parent_id="", parent_sampled=False)
             context = None
             if n % 3:
                 request.parent_id, request.parent_sampled = "00000000000000aa", n % 3 == 1
-                flags = TraceFlags(int(request.parent_sampled))
-                parent = SpanContext(int(request.trace_id, 16), 0xAA, True, flags)
+                parent = SpanContext(trace_id, 0xAA, True, TraceFlags(int(request.parent_sampled)))
                 context = set_span_in_context(NonRecordingSpan(parent))
-            result = theirs.should_sample(context, int(request.trace_id, 16), "x", SpanKind.SERVER)
+            result = theirs.should_sample(context, trace_id, "x", SpanKind.SERVER)
             differ += result.decision.is_sampled() != ours(request)
         print(kind, ratio, differ)
 """
@@ -205,85 +229,69 @@ def test_the_door_decides_as_the_sdk_does(kinds: dict[str, Project]) -> None:
     assert decided(kinds["contrib"]) == {"0"}
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    "sabotage",
     [
-        Edit("src/my_service/platform/telemetry.py", "if follows and exchange.parent_id:", "if False:"),
-        Edit("src/my_service/platform/telemetry.py", "& HALF < bound", ">> 64 < bound"),
+        Body("telemetry:sampler", 'return original(kind.removeprefix("parentbased_"), ratio)'),
+        Body("telemetry:sampler", "return original(kind, ratio / 2)"),
     ],
-    ids=["the caller is not asked", "other bits"],
+    ids=["the caller is not asked", "another share"],
 )
-def test_a_door_that_decides_otherwise_is_noticed(kinds: dict[str, Project], tmp_path: Path, edit: Edit) -> None:
-    assert decided(kinds["contrib"].variant(tmp_path / "sick", edit)) != {"0"}
+def test_a_door_that_decides_otherwise_is_noticed(
+    kinds: dict[str, Project], tmp_path: Path, sabotage: Sabotage
+) -> None:
+    assert decided(kinds["contrib"].variant(tmp_path / "sick", sabotage)) != {"0"}
 
 
-PLATFORM = "src/my_service/platform"
-HTTP = f"{PLATFORM}/telemetry_http.py"
-ROOM = f"{PLATFORM}/telemetry.py"
-TRACES = f"{PLATFORM}/telemetry_traces.py"
-# The shortcut before FastAPI's own question: either of the two would do alone.
-ASKED = Edit(f"{PLATFORM}/http.py", 'scope["fastapi.telemetry"] = None', "pass")
-BROKEN = (AssertionError, KeyError, ServerError, ValueError)
+def plain(watched: Watched) -> None:
+    is_one_server_span(watched, "/watch/plain/a", "/watch/plain/{name}", 200)
 
 
-def sound(watched: Watched) -> None:
-    """The promises of this file in one pass, for the sabotages."""
-    watched.service.client.get("/v1/items")
-    for path in ("/watch/plain/a", "/sub/x/1"):
-        answer, trace_id, caller = watched.ask(path + "?password=hunter2")
-        spans = watched.trace(trace_id)
-        assert [span.kind for span in spans] == ["SERVER"]
-        assert (only(spans).parent_id, answer.status_code) == (caller, 200)
-        assert only(spans).attributes["http.route"].startswith(path[:4])
-        assert "{" in only(spans).attributes["http.route"]
-        assert "hunter2" not in repr(spans)
-    before = len(watched.collector.spans)
-    watched.ask("/livez")
-    watched.ask("/watch/call", sampled=False)
-    _, after, _ = watched.ask("/watch/call")
-    assert len(watched.trace(after)) == 2
-    assert len(watched.collector.spans) == before + 2
-    document = watched.service.client.get("/watch/boom").json()
-    assert watched.lines(f'"span_id":"{only(watched.trace(document["trace_id"])).span_id}"') == 2
+def mounted(watched: Watched) -> None:
+    is_one_server_span(watched, "/sub/x/1", "/sub/x/{y}", 200)
 
 
+# What is told of the answer before the span ends, as an instrumentation of messages would.
+MORE = 'original(current.get(), headers)\ntrace.get_tracer("more").start_span("GET http send").end()'
+# What an unsampled request calls would begin a trace here.
+FORGETS = """
+original(current.get())
+if not current.get().sampled:
+    from opentelemetry.context import Context, attach
+
+    attach(Context())
+"""
+
+
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("which", "edit", "also"),
+    ("holds", "sabotage"),
     [
-        ("contrib", Edit(HTTP, 'exclude_spans=["receive", "send"]', "exclude_spans=None"), None),
-        ("contrib", Edit(ROOM, "if not exchange.sampled:", "if False:"), None),
-        ("contrib", Edit(f"{PLATFORM}/__init__.py", "exchange.sampled and exchange.state.native_spans", "True"), ASKED),
-        ("native", Edit(f"{PLATFORM}/__init__.py", '"operation_spans": False, ', ""), None),
-        ("native", Edit(f"{PLATFORM}/__init__.py", "exchange and exchange.sampled and", "exchange and"), ASKED),
-        ("contrib", Edit(ROOM, 'exchange.span.set_attribute("http.route", route)', "pass"), None),
-        ("contrib", Edit(ROOM, "not in QUIET", "not in ()"), None),
-        ("contrib", Edit(TRACES, "Redacting(OTLPSpanExporter(**far))", "OTLPSpanExporter(**far)"), None),
-        ("contrib", Edit(TRACES, "if find_spec(library):", "if False:"), None),
-        ("contrib", Edit(TRACES, "    provider.add_span_processor(_Note())\n", ""), None),
+        (plain, Body("telemetry:respond", MORE)),
+        (mounted, Body("telemetry:respond", "pass")),
+        (has_equal_ids, Body("telemetry:_Note.on_start", "pass")),
+        (leaves_no_span_but_keeps_its_id, Body("telemetry:begin", FORGETS)),
+        (are_no_spans, Value("state:QUIET", "set()")),
+        (is_one_client_span, Body("telemetry:_trace_calls", "pass")),
+        (holds_no_secret, Body("telemetry:Redacting.export", "return self.exporter.export(spans)")),
     ],
     ids=[
         "a span per message",
-        "calls of unsampled requests begin traces",
-        "two instrumentations",
-        "spans of operations",
-        "native ignores the door",
         "route of a mount",
-        "probes",
-        "no redaction",
-        "calls are not traced",
         "nobody notes the span",
+        "calls of unsampled requests begin traces",
+        "probes",
+        "calls are not traced",
+        "no redaction",
     ],
 )
 def test_a_sabotaged_trace_fails_the_proof(
-    kinds: dict[str, Project], tmp_path: Path, which: str, edit: Edit, also: Edit | None
+    kinds: dict[str, Project], tmp_path: Path, holds: Callable[[Watched], None], sabotage: Sabotage
 ) -> None:
-    sick = kinds[which].variant(tmp_path / "sick", edit, *([also] if also else []))
+    sick = kinds["contrib"].variant(tmp_path / "sick", sabotage)
     with open_collector() as collector, watch(sick, tmp_path, collector) as watched, pytest.raises(BROKEN):
-        sound(watched)
-
-
-def test_the_proof_for_the_sabotages_holds(watched: Watched) -> None:
-    sound(watched)
+        holds(watched)
 
 
 def test_a_crash_before_the_handshake_is_logged_with_ids(watched: Watched) -> None:

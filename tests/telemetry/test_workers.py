@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.projects import Project
+from tests.proof import FULL
 from tests.servers.otlp import Collector
 from tests.servers.process import Process, free_port
 from tests.telemetry.conftest import DATABASE, QUICK
@@ -36,9 +37,15 @@ for child in children:
 """
 
 
-@pytest.mark.parametrize("how", ["workers", "fork"])
-def test_each_process_is_an_instance_of_its_own(kind: Project, tmp_path: Path, collector: Collector, how: str) -> None:
-    port = free_port()
+# What starts a process does not ask who makes its spans: each is tried once, and with PROOF=full both with both.
+PAIRS = [("contrib", "workers"), ("native", "fork"), *[("contrib", "fork"), ("native", "workers")] * FULL]
+
+
+@pytest.mark.parametrize(("which", "how"), PAIRS)
+def test_each_process_is_an_instance_of_its_own(
+    kinds: dict[str, Project], tmp_path: Path, collector: Collector, which: str, how: str
+) -> None:
+    kind, port = kinds[which], free_port()
     database = shutil.copy(kind.root / DATABASE, tmp_path / DATABASE)
     command = {
         "workers": [str(kind.venv / "bin/uvicorn"), "my_service.main:app", f"--port={port}", "--workers=2"],
