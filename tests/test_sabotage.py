@@ -145,7 +145,6 @@ PYTHON = {"Argument", "Body", "Value"}
 OWN = {
     "caching": {"cache"},
     "database": {"db", "idempotency", "migrations", "ops"},
-    "http_cache": {"cdn"},
     "observability": {"dev", "logs", "scripts", "telemetry"},
     "readiness": {"probe", "ready"},
     "service": {"api_docs", "health", "http", "idempotency", "logs", "problems", "redaction", "security", "server"},

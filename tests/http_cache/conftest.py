@@ -1,6 +1,7 @@
 """The service with a feature whose routes say in all the ways in which one can who may keep their answers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...platform.http_policy import Changes, HttpPolicy, changed, tag
+from ...platform.http_cache.policy import Changes, HttpPolicy, changed, tag
 from ...platform.problems import NotFound
 
 router = APIRouter(prefix="/kept")

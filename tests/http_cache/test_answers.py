@@ -239,13 +239,13 @@ SABOTAGES: list[dict[Sabotage, set[Proof]]] = [
     {
         Body("http_cache:Answer._keep", HOLDS_ALL): {head, large, own_tags, streamed},
         Body("http_cache:respond", "return"): {silent},
-        Body("http_policy:tag_headers", UNQUOTED): {tags},
+        Body("http_cache:tag_headers", UNQUOTED): {tags},
     },
     {
         Body("http_cache:HttpCache.__call__", NO_HEAD): {head},
         Body("http_cache:describe", "return"): {included},
         Body("http_cache:_merge", 'headers += [(b"vary", each.encode()) for each in more]'): {spoken},
-        Body("http_policy:matches", 'return field == "*" or tag.removeprefix("W/") in field'): {compared},
+        Body("http_cache:matches", 'return field == "*" or tag.removeprefix("W/") in field'): {compared},
         Value("http_cache:NOT_IN_304", '{b"content-length"}'): {revalidated},
         Value("http_cache:PERSONAL", "()"): {personal},
     },

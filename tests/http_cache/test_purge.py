@@ -28,7 +28,7 @@ NO = (
     '{"success": false, "errors": [{"code": 10000, "message": "Authentication error"}], "messages": [], "result": null}'
 )
 # The gate does not wait as long for what will not come, but longer than a slow machine takes for some writes.
-IMPATIENT = (Value("cdn:PAUSE", "0.05"), Value("cdn:TIMEOUT", "0.75"))
+IMPATIENT = (Value("http_cache:PAUSE", "0.05"), Value("http_cache:TIMEOUT", "0.75"))
 Answer = tuple[int, str, dict[str, str]]
 
 
@@ -262,15 +262,15 @@ TELLS_ALL = """
 """
 SABOTAGES: dict[str, dict[Sabotage, Test]] = {
     "careless": {
-        Body("cdn:respond", TELLS_ALL): test_what_was_not_written_is_not_told,
-        Body("cdn:Cloudflare._post", STUBBORN): test_a_refusal_is_not_repeated,
-        Value("cdn:LONGEST", "0.0"): test_who_is_told_to_wait_waits,
-        Value("cdn:MOST", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
+        Body("http_cache:respond", TELLS_ALL): test_what_was_not_written_is_not_told,
+        Body("http_cache:Cloudflare._post", STUBBORN): test_a_refusal_is_not_repeated,
+        Value("http_cache:LONGEST", "0.0"): test_who_is_told_to_wait_waits,
+        Value("http_cache:MOST", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
     },
     "impatient": {
-        Body("http_policy:Changes.__call__", "return endpoint"): test_a_write_is_told_once_it_is_stored,
-        Body("cdn:Cloudflare.purge", "self._send(list(tags))"): test_a_cdn_that_hangs_costs_no_request,
-        Value("cdn:ATTEMPTS", "1"): partial(test_a_fault_is_tried_again_and_then_logged_once, fault="busy"),
+        Body("http_cache:Changes.__call__", "return endpoint"): test_a_write_is_told_once_it_is_stored,
+        Body("http_cache:Cloudflare.purge", "self._send(list(tags))"): test_a_cdn_that_hangs_costs_no_request,
+        Value("http_cache:ATTEMPTS", "1"): partial(test_a_fault_is_tried_again_and_then_logged_once, fault="busy"),
     },
 }
 
@@ -294,6 +294,6 @@ def test_a_sabotaged_room_fails_the_proof(keeper: Project, tmp_path: Path, what:
 
 @pytest.mark.sabotage
 def test_what_waits_is_lost_where_nobody_closes(keeper: Project, tmp_path: Path) -> None:
-    sick = keeper.variant(tmp_path / "sick", Body("cdn:Cloudflare.close", "return"))
+    sick = keeper.variant(tmp_path / "sick", Body("http_cache:Cloudflare.close", "return"))
     with pytest.raises(AssertionError):
         test_what_waits_at_the_end_is_sent(sick, tmp_path)
