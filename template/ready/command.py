@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from . import config, engine, links, page, render, report
-from .config import Refused
+from .config import ConfigurationError
 from .engine import Probe, Profile
 from .report import AREAS, Outcome, Report
 
@@ -50,7 +50,7 @@ def run(
             if file:
                 file.write_text(text(found), encoding="utf-8")
         return found.exit_code
-    except (Refused, OSError) as error:
+    except (ConfigurationError, OSError) as error:
         for line in str(error).splitlines():
             print(f"ready: {line}", file=sys.stderr)
         return EXIT_UNKNOWN
@@ -94,7 +94,7 @@ def _known(names: list[str], known: list[str], kind: str) -> None:
     known = sorted({*known, *AREAS})
     for name in names:
         if name not in known:
-            raise Refused(f"there is no {kind} {name!r}{config.nearest(name, known)}")
+            raise ConfigurationError(f"there is no {kind} {name!r}{config.nearest(name, known)}")
 
 
 async def _about(client: httpx2.AsyncClient, url: str) -> dict[str, str]:
@@ -102,11 +102,13 @@ async def _about(client: httpx2.AsyncClient, url: str) -> dict[str, str]:
         answer = await client.get("/version")
         about = answer.json() if answer.status_code == 200 else {}
         if not {"name", "version", "commit", "environment"} <= about.keys():
-            raise Refused(f"{url}/version is not this service's: it answered {answer.status_code}")
+            raise ConfigurationError(f"{url}/version is not this service's: it answered {answer.status_code}")
         return {str(key): str(value) for key, value in about.items()}
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
-        raise Refused(f"{url} is not an address; type one like http://127.0.0.1:8000") from None
+        raise ConfigurationError(f"{url} is not an address; type one like http://127.0.0.1:8000") from None
     except httpx2.TransportError as error:
-        raise Refused(f"nothing answers at {url} ({error}); start it by `make dev`, or name it by --url") from None
+        raise ConfigurationError(
+            f"nothing answers at {url} ({error}); start it by `make dev`, or name it by --url"
+        ) from None
     except (AttributeError, ValueError):
-        raise Refused(f"{url}/version is not this service's: it answered no JSON object") from None
+        raise ConfigurationError(f"{url}/version is not this service's: it answered no JSON object") from None

@@ -13,7 +13,7 @@ Path_ = Annotated[str, Field(pattern=r"^/")]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Refused(Exception):
+class ConfigurationError(Exception):
     """The run cannot begin; each line says what to type."""
 
 
@@ -84,7 +84,7 @@ def load(file: Path) -> Config:
     """Read `ready.toml`; what it leaves out has defaults, and so has a file that is not there.
 
     Raises:
-        Refused: It is not TOML, has a key that nobody knows or a value that does not fit: a line each.
+        ConfigurationError: It is not TOML, has a key that nobody knows or a value that does not fit: a line each.
     """
     try:
         return Config.model_validate(tomllib.loads(file.read_text()))
@@ -92,7 +92,7 @@ def load(file: Path) -> Config:
         return Config()
     except (OSError, ValueError) as error:
         found = _explain(error) if isinstance(error, ValidationError) else [str(error)]
-        raise Refused("\n".join(f"{file.name}: {line}" for line in found)) from None
+        raise ConfigurationError("\n".join(f"{file.name}: {line}" for line in found)) from None
 
 
 def nearest(name: str, known: Iterator[str] | list[str]) -> str:

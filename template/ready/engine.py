@@ -1,7 +1,7 @@
 """Runs the checks: concurrently, each within its time, and never green without having seen something.
 
 A check is an async function that looks at the running service from outside and returns what it saw. It raises `Gap`
-where the promise does not hold, `NotApplicable` where there is none, `CannotLook` where something is in the way;
+where the promise does not hold, `NotApplicable` where there is none, `CannotCheck` where something is in the way;
 whatever else goes wrong means that it could not look, too.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import httpx2
 
-from .config import Config, Refused, Waiver
+from .config import Config, ConfigurationError, Waiver
 from .report import AREAS, Outcome, Status
 
 Effect = Literal["reads", "writes", "drill"]  # drill: it breaks or starts something
@@ -44,7 +44,7 @@ class Gap(Verdict):
     status = Status.GAP
 
 
-class CannotLook(Verdict):
+class CannotCheck(Verdict):
     """Something stands between the check and what it looks for."""
 
     status = Status.UNKNOWN
@@ -117,14 +117,16 @@ def find() -> Iterator[Check]:
     """The checks of every module in `checks/`, yours included.
 
     Raises:
-        Refused: A module cannot be imported.
+        ConfigurationError: A module cannot be imported.
     """
     package = importlib.import_module(".checks", __package__)
     for module in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
         try:
             members = vars(importlib.import_module(f"{package.__name__}.{module}"))
         except Exception as error:
-            raise Refused(f"ready/checks/{module}.py cannot be imported: {type(error).__name__}: {error}") from None
+            raise ConfigurationError(
+                f"ready/checks/{module}.py cannot be imported: {type(error).__name__}: {error}"
+            ) from None
         yield from (found for member in members.values() if isinstance(found := getattr(member, "check", None), Check))
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx2
 
 from .config import FarEnd
-from .engine import CannotLook
+from .engine import CannotCheck
 
 
 async def find(end: FarEnd, path: str, wanted: str, seconds: float) -> tuple[str, float] | None:
@@ -25,7 +25,7 @@ async def find(end: FarEnd, path: str, wanted: str, seconds: float) -> tuple[str
         The answer and after how many seconds it came; None if it did not come.
 
     Raises:
-        CannotLook: As `ask`.
+        CannotCheck: As `ask`.
     """
     began = time.monotonic()
     while True:
@@ -42,20 +42,20 @@ async def ask(end: FarEnd, path: str) -> str:
     """Ask once.
 
     Raises:
-        CannotLook: The far end cannot be reached, or does not let us in.
+        CannotCheck: The far end cannot be reached, or does not let us in.
     """
     token = os.environ.get(end.token_variable or "", "")
     if end.token_variable and not token:
-        raise CannotLook(f"{end.token_variable} is not set", f"set {end.token_variable} to a token that may read")
+        raise CannotCheck(f"{end.token_variable} is not set", f"set {end.token_variable} to a token that may read")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         async with httpx2.AsyncClient(headers=headers, timeout=10) as client:
             answer = await client.get(end.url.rstrip("/") + path)
     except httpx2.TransportError as error:
-        raise CannotLook(f"{end.url} does not answer ({error})", "start it, or mend its url in ready.toml") from None
+        raise CannotCheck(f"{end.url} does not answer ({error})", "start it, or mend its url in ready.toml") from None
     if answer.status_code in (401, 403):
         step = f"give {end.token_variable} a token that may read" if token else "name its token_variable in ready.toml"
-        raise CannotLook(f"{end.url} answered {answer.status_code}", step)
+        raise CannotCheck(f"{end.url} answered {answer.status_code}", step)
     return answer.text
 
 
@@ -63,7 +63,7 @@ async def total(end: FarEnd, metric: str) -> float:
     """The sum over a metric's series in Prometheus; 0 before the first sample.
 
     Raises:
-        CannotLook: As `ask`.
+        CannotCheck: As `ask`.
     """
     series = json.loads(await ask(end, f"/api/v1/query?query={quote(f'sum({metric})')}"))["data"]["result"]
     return float(series[0]["value"][1]) if series else 0.0

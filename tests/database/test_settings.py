@@ -78,7 +78,7 @@ async def main():
         app = create_app(load(Settings, **values))
         async with app.router.lifespan_context(app):
             for _ in range(3):  # as probes do
-                await app.state.platform.database.look()
+                await app.state.platform.database.check()
         print("next")
 
 asyncio.run(main())

@@ -66,7 +66,7 @@ def wrong(rule: dict[str, Any], per_minute: int) -> list[str]:
 def test_the_alert_rule_of_the_page_is_what_the_api_asks_for(project: Project) -> None:
     page = (project.root / "docs/errors.md").read_text()
     (command,) = re.findall(r"```sh\n(.*?)```", page, re.S)
-    most = re.search(r"^MOST = (\d+)", (project.root / ERRORS).read_text(), re.M)
+    most = re.search(r"^MAX_REPORTS_PER_KIND = (\d+)", (project.root / ERRORS).read_text(), re.M)
     assert most
     path, authorization, rule = typed(command)
     assert path == "/api/0/projects/acme/orders/rules/"
@@ -87,9 +87,9 @@ def test_a_wrong_rule_and_a_wrong_command_are_noticed(project: Project) -> None:
 def test_the_page_names_the_limits_of_the_code(project: Project) -> None:
     code = (project.root / ERRORS).read_text()
     page = " ".join((project.root / "docs/errors.md").read_text().split())
-    limits = {name: int(value) for name, value in re.findall(r"^(MOST|KINDS|WINDOW_SECONDS) = (\d+)", code, re.M)}
-    assert limits == {"MOST": 10, "KINDS": 50, "WINDOW_SECONDS": 60}
+    limits = {name: int(value) for name, value in re.findall(r"^(MAX_REPORTS_PER_KIND|MAX_KINDS|WINDOW_SECONDS) = (\d+)", code, re.M)}
+    assert limits == {"MAX_REPORTS_PER_KIND": 10, "MAX_KINDS": 50, "WINDOW_SECONDS": 60}
     assert "at most ten reports leave per minute" in page
-    assert f"of all together {limits['MOST'] * (limits['KINDS'] + 1)}" in page
+    assert f"of all together {limits['MAX_REPORTS_PER_KIND'] * (limits['MAX_KINDS'] + 1)}" in page
     (headers,) = re.findall(r"^HEADERS = \{(.*)\}", code, re.M)
     assert [name.lower() for name in ("Accept", "Content-Length", "Content-Type")] == re.findall(r'b"(.*?)"', headers)

@@ -30,7 +30,7 @@ def test_without_a_dsn_nothing_is_imported(project: Project) -> None:
 
 @pytest.mark.sabotage
 def test_an_import_at_the_top_is_noticed(project: Project, tmp_path: Path) -> None:
-    eager = project.variant(tmp_path / "eager", Value("errors:MOST", '__import__("sentry_sdk") and 10'))
+    eager = project.variant(tmp_path / "eager", Value("errors:MAX_REPORTS_PER_KIND", '__import__("sentry_sdk") and 10'))
     assert loaded(eager, "off") == "True False"
 
 

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...platform.http_cache.policy import Changes, HttpPolicy, changed, tag
+from ...platform.http_cache.policy import Invalidates, HttpPolicy, invalidate_tags, add_tags
 from ...platform.problems import NotFound
 
 router = APIRouter(prefix="/kept")
@@ -109,8 +109,8 @@ async def absent() -> None:
 @router.get("/tags")
 @HttpPolicy(tags=("fixed",))
 async def tags(request: Request) -> None:
-    tag(request, "item-7", "a b", "c,d")
-    tag(request, "e\\r\\nX-Injected: yes", "ü")
+    add_tags(request, "item-7", "a b", "c,d")
+    add_tags(request, "e\\r\\nX-Injected: yes", "ü")
 
 
 @router.get("/starred")
@@ -152,9 +152,9 @@ async def let_on(request: Request, number: int) -> None:
 
 
 @router.post("/changed")
-@Changes()
+@Invalidates()
 async def change(request: Request, count: int, status: int = 200) -> Response:
-    changed(request, *(f"tag-{number}" for number in range(count)))
+    invalidate_tags(request, *(f"tag-{number}" for number in range(count)))
     return Response(status_code=status)
 '''
 

@@ -28,7 +28,7 @@ NO = (
     '{"success": false, "errors": [{"code": 10000, "message": "Authentication error"}], "messages": [], "result": null}'
 )
 # The gate does not wait as long for what will not come, but longer than a slow machine takes for some writes.
-IMPATIENT = (Value("http_cache:PAUSE", "0.05"), Value("http_cache:TIMEOUT", "0.75"))
+IMPATIENT = (Value("http_cache:RETRY_SECONDS", "0.05"), Value("http_cache:REQUEST_SECONDS", "0.75"))
 Answer = tuple[int, str, dict[str, str]]
 
 
@@ -264,8 +264,8 @@ SABOTAGES: dict[str, dict[Sabotage, Test]] = {
     "careless": {
         Body("http_cache:respond", TELLS_ALL): test_what_was_not_written_is_not_told,
         Body("http_cache:Cloudflare._post", STUBBORN): test_a_refusal_is_not_repeated,
-        Value("http_cache:LONGEST", "0.0"): test_who_is_told_to_wait_waits,
-        Value("http_cache:MOST", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
+        Value("http_cache:MAX_RETRY_SECONDS", "0.0"): test_who_is_told_to_wait_waits,
+        Value("http_cache:MAX_TAGGED_BYTES", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
     },
     "impatient": {
         Body("http_cache:Changes.__call__", "return endpoint"): test_a_write_is_told_once_it_is_stored,

@@ -84,7 +84,7 @@ def test_of_many_who_saw_the_same_copy_exactly_one_writes(service: Service) -> N
 
 @pytest.mark.sabotage
 def test_without_the_lock_more_than_one_writes(start: Start, tmp_path: Path) -> None:
-    unlocked = Argument("features.items.store:ItemStore.hold", "with_for_update", "False")
+    unlocked = Argument("features.items.store:ItemStore.get_for_update", "with_for_update", "False")
     with start("postgresql", lambda project: project.variant(tmp_path / "sick", unlocked)) as running:
         assert race(running.client, 10) != {1}
 

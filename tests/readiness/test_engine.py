@@ -155,13 +155,13 @@ WRONG = {
 LOAD = """
 import json, sys
 from pathlib import Path
-from {package}.config import Refused, load
+from {package}.config import ConfigurationError, load
 said = []
 for text in {texts!r}:
     Path("ready.toml").write_text(text)
     try:
         said.append(repr(load(Path("ready.toml"))))
-    except Refused as error:
+    except ConfigurationError as error:
         said.append(str(error))
 print(json.dumps(said))
 """

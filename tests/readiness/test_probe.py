@@ -119,7 +119,7 @@ def test_a_sabotaged_probe_lets_an_attack_through(
 
 @pytest.mark.sabotage
 def test_without_its_limit_a_flood_gets_through(project: Project, served: Served, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", Value("probe:MOST", "1_000"))
+    sick = project.variant(tmp_path / "sick", Value("probe:MAX_ERRORS", "1_000"))
     with served(sick) as service:
         answers = [ask(service, signed(f"flooding-{n}")).status_code for n in range(20)]
     assert answers == [500] * 20

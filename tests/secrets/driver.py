@@ -13,7 +13,7 @@ from tests.secrets.conftest import Side
 PROGRAM = """
 import json, sys
 from my_service.platform.secrets import vault
-from my_service.platform.settings import Away, Refused
+from my_service.platform.settings import SourceUnavailable, ConfigurationError
 
 now = 1000.0
 backend = vault.open_backend(vault.Settings(), lambda: now)
@@ -22,7 +22,7 @@ for line in sys.stdin:
     try:
         snapshot = backend.read()
         said = {"values": dict(snapshot.values), "look": snapshot.look, "error": ""}
-    except (Away, Refused) as error:
+    except (SourceUnavailable, ConfigurationError) as error:
         said = {"values": {}, "look": 0, "error": f"{type(error).__name__}: {error}"}
     said["leases"] = {name: [lease.until - now, lease.seconds] for name, lease in backend.leases.items()}
     print(json.dumps(said), flush=True)

@@ -198,10 +198,10 @@ def unreadable(project: Project, folder: Path) -> str:
 
 def test_a_file_that_may_not_be_read_is_refused(hasty: Project, tmp_path: Path) -> None:
     said = unreadable(hasty, tmp_path)
-    assert "Refused: SECRETS_DIR: " in said
+    assert "ConfigurationError: SECRETS_DIR: " in said
     assert said.endswith(": PermissionError")
     sick = hasty.variant(tmp_path / "sick", Edit(FILES, "(PermissionError, UnicodeDecodeError)", "UnicodeDecodeError"))
-    assert "Away: SECRETS_DIR: " in unreadable(sick, tmp_path)
+    assert "SourceUnavailable: SECRETS_DIR: " in unreadable(sick, tmp_path)
 
 
 def test_a_backend_that_was_not_emitted_is_refused(project: Project) -> None:

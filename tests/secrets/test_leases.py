@@ -69,7 +69,7 @@ def survives_an_early_end(one: Client) -> None:
     later = one.read(60)
     assert (later.error, one.asked(LOGIN), user(later.values) != user(first.values)) == ("", 2, True)
     one.side.vault.client().sys.create_or_update_acl_policy(SLUG, 'path "auth/token/*" { capabilities = ["read"] }')
-    assert one.read(60).error == f"Refused: Vault: secret/metadata/{SLUG}: Forbidden"
+    assert one.read(60).error == f"ConfigurationError: Vault: secret/metadata/{SLUG}: Forbidden"
     assert one.asked(LOGIN) == 2
 
 
@@ -86,14 +86,14 @@ def looks_for_versions(one: Client) -> None:
     assert one.read(60).values["api_key"] == "of-version-2"
     one.side.write(database_url=URL, api_key="of-version-3")
     kv.delete_latest_version_of_secret(path=SLUG, mount_point="secret")
-    assert one.read(60).error == f"Refused: Vault: secret/data/{SLUG}: InvalidPath"
+    assert one.read(60).error == f"ConfigurationError: Vault: secret/data/{SLUG}: InvalidPath"
 
 
 def outlives_an_outage(one: Client) -> None:
     """What ended while Vault was away is lent anew when it is back."""
     first = one.read()
     one.side.vault.stop()
-    assert one.read(5000).error == "Away: Vault: auth/approle/login: ConnectionError"
+    assert one.read(5000).error == "SourceUnavailable: Vault: auth/approle/login: ConnectionError"
     one.side.vault.start()
     later = one.read(60)
     assert (later.error, one.asked(LOGIN)) == ("", 2)
@@ -144,7 +144,7 @@ BY_TIME = (
         (looks_for_versions, Edit(VAULT, "if newest != self.version:", "if True:")),
         (looks_for_versions, Edit(VAULT, "if newest != self.version:", "if not self.version:")),
         (survives_an_early_end, Edit(VAULT, '            self.lease_id = ""', "            pass")),
-        (outlives_an_outage, Edit(VAULT, 'raise Away(f"Vault:', 'raise Refused(f"Vault:')),
+        (outlives_an_outage, Edit(VAULT, 'raise SourceUnavailable(f"Vault:', 'raise ConfigurationError(f"Vault:')),
         (ignores_clocks, Edit(VAULT, LATE, BY_TIME + LATE)),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_wrapped_secret_id_is_unwrapped_once_and_a_used_one_is_an_alarm(
         file.write_text(stolen)
         for _ in range(4):
             said = one.read(801)
-        assert said.error.startswith("Refused: VAULT_SECRET_ID_FILE: ALARM: its wrapping token is used up")
+        assert said.error.startswith("ConfigurationError: VAULT_SECRET_ID_FILE: ALARM: its wrapping token is used up")
         assert stolen not in said.error
         file.write_text(side.secret_id(wrap_ttl="120s"))
         assert one.read(60).error == ""
@@ -186,7 +186,7 @@ def test_a_pod_logs_in_by_a_token_that_it_reads_anew(project: Project, side: Sid
     accounts, file = side.vault.store.accounts, tmp_path / "jwt"
     env = {"VAULT_AUTH_METHOD": "kubernetes", "VAULT_ROLE": SLUG, "VAULT_JWT_FILE": str(file)}
     with client(project, side, **env) as one:
-        assert one.read().error == f"Refused: VAULT_JWT_FILE: {file}: FileNotFoundError"
+        assert one.read().error == f"ConfigurationError: VAULT_JWT_FILE: {file}: FileNotFoundError"
         for name in ("first", "second"):
             accounts.clear()
             accounts[name] = (SLUG, SLUG)
@@ -194,7 +194,7 @@ def test_a_pod_logs_in_by_a_token_that_it_reads_anew(project: Project, side: Sid
             assert one.read(5000).error == ""
         assert one.asked("kubernetes/login") == 2
         accounts.clear()
-        assert one.read(5000).error.startswith("Refused: Vault: auth/kubernetes/login: ")
+        assert one.read(5000).error.startswith("ConfigurationError: Vault: auth/kubernetes/login: ")
 
 
 def test_a_developers_token_is_used_as_it_is(project: Project, side: Side) -> None:
@@ -204,7 +204,7 @@ def test_a_developers_token_is_used_as_it_is(project: Project, side: Side) -> No
         assert 1190 <= one.read().leases["token"][0] <= 1200
         assert 1190 <= one.read(801).leases["token"][0] <= 1200
         assert (one.asked(LOOKUP), one.asked(RENEW)) == (1, 1)
-        assert one.read(5000).error == "Refused: Vault: auth/token/lookup-self: Forbidden"
+        assert one.read(5000).error == "ConfigurationError: Vault: auth/token/lookup-self: Forbidden"
     with client(project, side, **env | {"VAULT_TOKEN": side.vault.root}) as endless:
         assert endless.read().leases.keys() == {"database"}
 
@@ -215,8 +215,8 @@ def test_a_developers_token_is_used_as_it_is(project: Project, side: Side) -> No
 def test_each_fault_has_its_answer_and_ends_with_it(project: Project, side: Side, tmp_path: Path) -> None:
     away = {429: "RateLimitExceeded", 500: "InternalServerError", 502: "BadGateway", 504: "UnexpectedError"}
     refused = {400: "InvalidRequest", 401: "Unauthorized", 403: "Forbidden", 404: "InvalidPath"}
-    expected = {**{code: f"Away: {name}" for code, name in away.items()}, 200: "Away: KeyError"}
-    expected |= {code: f"Refused: {name}" for code, name in refused.items()}
+    expected = {**{code: f"SourceUnavailable: {name}" for code, name in away.items()}, 200: "SourceUnavailable: KeyError"}
+    expected |= {code: f"ConfigurationError: {name}" for code, name in refused.items()}
     hasty = project.variant(tmp_path / "hasty", Edit(VAULT, "TIMEOUT = (2, 5)", "TIMEOUT = (1, 1)"))
     vault, path, found = side.vault, f"secret/metadata/{SLUG}", {}
 
@@ -230,13 +230,13 @@ def test_each_fault_has_its_answer_and_ends_with_it(project: Project, side: Side
                 found[code] = told(one)
         assert found == expected
         with vault.fault(path=path, delay=HANG):
-            assert told(one) == "Away: ReadTimeout"
+            assert told(one) == "SourceUnavailable: ReadTimeout"
             vault.over.set()
         vault.over.clear()
         with vault.fault(path=path, reset=True):
-            assert told(one) == "Away: ConnectionError"
+            assert told(one) == "SourceUnavailable: ConnectionError"
         vault.state = "sealed"
-        assert told(one) == "Away: VaultDown"
+        assert told(one) == "SourceUnavailable: VaultDown"
         vault.state = "active"
         assert told(one) == ""
         assert (one.asked(LOGIN), one.asked(CREDS)) == (1, 1)  # none of it cost the token

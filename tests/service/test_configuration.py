@@ -124,10 +124,10 @@ def optional(project: Project, folder: Path) -> dict[str, str]:
 
 
 def test_an_optional_part_needs_a_value_or_off_in_production(project: Project, tmp_path: Path) -> None:
-    advice = "type a value, or off; for example smtp://mail.acme.com"
+    advice = "for example MAIL_URL=smtp://mail.acme.com, or off"
     found = {
-        "": f"production needs it, {advice}",
-        "memory://": f"production refuses an embedded stand-in, {advice}",
+        "": f"required in production, {advice}",
+        "memory://": f"not allowed in production, {advice}",
         "off": "None",
         " OFF ": "None",
         "smtp://mail.acme.test": "smtp://mail.acme.test",
@@ -136,7 +136,7 @@ def test_an_optional_part_needs_a_value_or_off_in_production(project: Project, t
     lenient = project.variant(tmp_path / "lenient", Edit(SETTINGS, OFF, OFF.replace(" and given", "")))
     assert optional(lenient, tmp_path / "a")[""] == "None"
     strict = project.variant(tmp_path / "strict", Edit(SETTINGS, OFF, "False"))
-    assert optional(strict, tmp_path / "b")["off"] == f"production needs it, {advice}"
+    assert optional(strict, tmp_path / "b")["off"] == f"required in production, {advice}"
 
 
 def test_migrate_refuses_the_same_way(project: Project) -> None:

@@ -122,7 +122,7 @@ HEALTH = "src/my_service/platform/health.py"
         Edit(
             HEALTH,
             'return {"status": "alive"}',
-            "for part in (await parts.look()).values():\n            assert part['ready']\n        return {}",
+            "for part in (await parts.check()).values():\n            assert part['ready']\n        return {}",
         ),
         Edit(HEALTH, "200 if ready and", "200 if True and"),
         Edit(FAULTS, "AWAY = (503,", "AWAY = (500,"),

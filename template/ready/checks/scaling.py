@@ -14,7 +14,7 @@ from typing import IO
 
 import httpx2
 
-from ..engine import CannotLook, Gap, Probe, check
+from ..engine import CannotCheck, Gap, Probe, check
 from ..project import command
 
 LOG = Path(".ready/drain.log")  # of the instance; it may hold secrets, so nothing of it stands in the report
@@ -125,7 +125,7 @@ async def _until_ready(process: Process, client: httpx2.AsyncClient) -> None:
     while await _status(client, "/readyz") != 200:
         if process.returncode is not None or time.monotonic() > deadline:
             seen = f"it exited with {process.returncode}" if process.returncode else f"within {START:g} s"
-            raise CannotLook(f"a second instance did not become ready ({seen})", f"see {LOG}, then mend its start")
+            raise CannotCheck(f"a second instance did not become ready ({seen})", f"see {LOG}, then mend its start")
         await asyncio.sleep(0.1)
 
 

@@ -28,7 +28,7 @@ class Parts:
         self.seen = float("-inf")
         self.found: dict[str, dict[str, Any]] = {}
 
-    async def look(self) -> dict[str, dict[str, Any]]:
+    async def check(self) -> dict[str, dict[str, Any]]:
         """Ask every part, concurrently."""
         async with self.lock:
             if time.monotonic() - self.seen > FRESH:
@@ -62,7 +62,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
 
     @app.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
     async def readyz(response: Response) -> dict[str, Any]:
-        found = await parts.look()
+        found = await parts.check()
         ready = all(answer["ready"] for answer in found.values())
         response.status_code = 200 if ready and not state.draining else 503
         response.headers["Cache-Control"] = "no-store"

@@ -21,7 +21,7 @@ from .settings import RoomSettings, part
 HEADER = "X-Ready-Probe"
 PATH = "/__probe__/error"
 WINDOW = 60  # seconds
-MOST = 6  # errors in a window
+MAX_ERRORS = 6  # errors in a window
 _SIGNED = re.compile(r"([A-Za-z0-9-]{8,64})\.(\d{10})\.([0-9a-f]{64})", re.ASCII)
 
 
@@ -74,7 +74,7 @@ class ErrorOnRequest:
             return None
         now, then = time.time(), int(signed[2])
         self.taken = {each: until for each, until in self.taken.items() if until > now}
-        if abs(now - then) > WINDOW or header in self.taken or len(self.taken) >= MOST:
+        if abs(now - then) > WINDOW or header in self.taken or len(self.taken) >= MAX_ERRORS:
             return None
         self.taken[header] = max(now, then) + WINDOW
         return signed[1]

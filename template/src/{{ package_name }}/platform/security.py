@@ -36,7 +36,7 @@ class Settings(RoomSettings):
     max_body_bytes: Annotated[int, Field(ge=0)] = 1_048_576
 
 
-class Gate:
+class RequestLimits:
     """ASGI middleware that refuses unknown hosts (400) and oversized bodies (413)."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -81,7 +81,7 @@ class Gate:
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Put the gate in front of the router."""
-    app.add_middleware(Gate, settings=part(settings, Settings))
+    app.add_middleware(RequestLimits, settings=part(settings, Settings))
 
 
 def respond(context: RequestContext, headers: Headers) -> None:

@@ -1,6 +1,6 @@
-"""Settings: each room declares its own variables, here they become one checked whole.
+"""Settings: combines the variables that the rooms declare into one class, and checks them.
 
-Production refuses what only stands in for a real part: better no start than a start on a file that dies with the pod.
+Production refuses embedded parts such as SQLite: their data would be lost with the pod.
 """
 
 import os
@@ -28,27 +28,25 @@ _PLACEHOLDER = re.compile(r"change-?me|replace-?me|placeholder|your-|\bexample\.
 
 @dataclass(frozen=True, slots=True)
 class RealInProduction:
-    """Marks a setting that production has to set to something real.
+    """Marks a setting that is required in production.
 
     Args:
-        like: An example of what to type.
-        embedded: How values begin that only stand in for the real part, as in `sqlite:`.
-        optional: Whether `off` will do as well. It is a choice that somebody made; saying nothing is not. Such a
-            setting takes `OrOff` among its annotations, too.
+        like: An example value.
+        embedded: Prefixes of values that production refuses, for example `sqlite:`.
+        optional: Whether `off` is allowed, an explicit choice. Such a setting needs the annotation `OrOff` as well.
     """
 
     like: str
     embedded: tuple[str, ...] = ()
     optional: bool = False
 
-    @property
-    def advice(self) -> str:
-        """What to type."""
-        return f"type a value, or off; for example {self.like}" if self.optional else f"type for example {self.like}"
+    def advice(self, name: str) -> str:
+        """What to type for a setting of that name."""
+        return f"for example {name}={self.like}" + (", or off" if self.optional else "")
 
 
 class RoomSettings(BaseSettings):
-    """What the settings of every room share."""
+    """Base class of the settings of every room."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -67,7 +65,7 @@ class RoomSettings(BaseSettings):
             return
         except ValidationError as error:
             title, found = error.title, error.errors(include_input=False, include_url=False)
-        # anew, outside: what pydantic raises keeps each wrong value, for `errors()`
+        # raised again without the values: pydantic's own error keeps each wrong value for `errors()`
         wrong: Any = [{"type": PydanticCustomError(e["type"], e["msg"]), "loc": e["loc"], "input": None} for e in found]
         raise ValidationError.from_exception_data(title, wrong, hide_input=True)
 
@@ -80,7 +78,7 @@ class RoomSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave `.env` out of tests: they must not reach the database that a developer has configured there."""
+        """Ignore `.env` in tests: they must not use the database that a developer has configured there."""
         if os.environ.get("ENVIRONMENT") == "test":
             return init_settings, env_settings
         return init_settings, env_settings, dotenv_settings
@@ -93,20 +91,20 @@ class RoomSettings(BaseSettings):
 
     @classmethod
     def open_store(cls, given: Mapping[str, Any]) -> Any:
-        """Where the values of secrets come from, read once: the room `secrets` answers this, if it is there."""
+        """Open the source of secrets and read it once; the room `secrets` overrides this."""
         return None
 
     def keep(self, store: Any) -> None:
-        """Remember the store, for the room to whom it belongs."""
+        """Keep the store for the room `secrets`."""
         self._store = store
 
 
-class Refused(Exception):
-    """A source of settings will not give them, however often it is asked: a line per argument, without secrets."""
+class ConfigurationError(Exception):
+    """The configuration is wrong, and retrying does not help. One line per argument, without secrets."""
 
 
-class Away(Exception):
-    """A source of settings does not answer now; the text says why, without secrets."""
+class SourceUnavailable(Exception):
+    """A source of settings cannot be reached now; the text says why, without secrets."""
 
 
 S = TypeVar("S", bound=RoomSettings)
@@ -121,21 +119,21 @@ def _none_if_off(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() == "off" else value
 
 
-OrOff = BeforeValidator(_none_if_off)  # the literal `off` is None, and counts as given
+OrOff = BeforeValidator(_none_if_off)  # `off` becomes None, and counts as set
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment
 
 
 def compose(kinds: Iterable[type[RoomSettings] | None]) -> type[RoomSettings]:
-    """Join the settings of the rooms that are present, and have some, into one class."""
+    """Combine the settings of the rooms that are present into one class."""
     bases = tuple(filter(None, kinds)) or (RoomSettings,)
     return type("PlatformSettings", bases, {"__module__": __name__})
 
 
 def part(settings: RoomSettings, kind: type[Part]) -> Part:
-    """Give a room its own part of the settings, typed.
+    """Return a room's own settings, typed.
 
     Raises:
-        TypeError: The settings were composed without that room.
+        TypeError: The settings do not include that room.
     """
     if not isinstance(settings, kind):
         raise TypeError(f"the settings have no {kind.__module__}.{kind.__name__}")
@@ -143,14 +141,14 @@ def part(settings: RoomSettings, kind: type[Part]) -> Part:
 
 
 def load(kind: type[S], **values: Any) -> S:
-    """Read the settings from the environment, `.env` and where secrets are, and check them.
+    """Read the settings from the environment, `.env` and the source of secrets, and check them.
 
     Args:
         kind: The class to fill.
-        values: Settings that win over the environment.
+        values: Settings that override the environment.
 
     Raises:
-        SystemExit: With 78, after one line per refused setting on stderr; with 1, where their source stays away.
+        SystemExit: With 78, after one line per refused setting on stderr; with 1, if a source stays unavailable.
     """
     try:
         given = {**kind.given(), **values}
@@ -163,9 +161,9 @@ def load(kind: type[S], **values: Any) -> S:
         refused = [f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
     except SettingsError:
         refused = ["a setting has a value that cannot be parsed"]
-    except Refused as error:
+    except ConfigurationError as error:
         refused = list(error.args)
-    except Away as error:
+    except SourceUnavailable as error:
         print(f"configuration away: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     if not refused:
@@ -191,8 +189,8 @@ def _refusals(settings: RoomSettings) -> Iterator[str]:
         if rule and rule.optional and given and value is None:
             continue  # off: `ready` shows it as a gap
         if rule and not (given and any(texts)):
-            yield f"{name.upper()}: production needs it, {rule.advice}"
+            yield f"{name.upper()}: required in production, {rule.advice(name.upper())}"
         elif rule and any(str(t).startswith(rule.embedded) for t in texts if rule.embedded):
-            yield f"{name.upper()}: production refuses an embedded stand-in, {rule.advice}"
+            yield f"{name.upper()}: not allowed in production, {rule.advice(name.upper())}"
         elif given and any(isinstance(t, str) and _PLACEHOLDER.search(t) for t in texts):
-            yield f"{name.upper()}: still holds a placeholder, type the real value"
+            yield f"{name.upper()}: contains a placeholder, type the real value"

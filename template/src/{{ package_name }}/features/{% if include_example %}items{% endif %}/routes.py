@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from ...platform.http_cache.policy import Changes, HttpPolicy, IfMatch, demand
+from ...platform.http_cache.policy import HttpPolicy, IfMatch, Invalidates, require_match
 from . import service
 from .schemas import IdempotencyKey, Item, NewItem, Page
 from .store import ItemStore, open_store
@@ -17,7 +17,7 @@ Store = Annotated[ItemStore, Depends(open_store, scope="function")]
 # Copies are kept and asked about each time: never old, and cheap where nothing has changed. `s_maxage=60` would let a
 # CDN answer alone; what is written is purged there by tag.
 kept = HttpPolicy(tags=("items",))
-changes = Changes("items")
+changes = Invalidates("items")
 
 
 @router.get("")
@@ -50,7 +50,7 @@ async def read_item(store: Store, item_id: UUID) -> Item:
 async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMatch) -> Item:
     """Replace the contents of an item."""
     if if_match:
-        demand(if_match, await service.hold(store, item_id))
+        require_match(if_match, await service.get_for_update(store, item_id))
     return await service.replace(store, item_id, new)
 
 
@@ -59,5 +59,5 @@ async def update_item(store: Store, item_id: UUID, new: NewItem, if_match: IfMat
 async def delete_item(store: Store, item_id: UUID, if_match: IfMatch) -> None:
     """Delete an item."""
     if if_match:
-        demand(if_match, await service.hold(store, item_id))
+        require_match(if_match, await service.get_for_update(store, item_id))
     await service.delete(store, item_id)

@@ -47,13 +47,13 @@ async def read(store: ItemStore, item_id: UUID) -> Item:
     raise ItemNotFound(item_id)
 
 
-async def hold(store: ItemStore, item_id: UUID) -> Item:
+async def get_for_update(store: ItemStore, item_id: UUID) -> Item:
     """One item as it is stored now; nobody else changes it before this transaction ends.
 
     Raises:
         ItemNotFound: There is none.
     """
-    if item := await store.hold(item_id):
+    if item := await store.get_for_update(item_id):
         return item
     raise ItemNotFound(item_id)
 

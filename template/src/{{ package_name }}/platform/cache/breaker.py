@@ -23,7 +23,7 @@ class Breaker:
         self.recent: deque[bool] = deque(maxlen=CALLS)
         self.tripped = False  # nobody calls
         self.open = False  # and the log has said why
-        self.look = asyncio.Event()  # something is wrong: probe
+        self.probe_now = asyncio.Event()  # something is wrong: probe
 
     def note(self, worked: bool) -> None:
         """Note how a call went."""
@@ -34,12 +34,12 @@ class Breaker:
     def trip(self) -> None:
         """Stop all calls until a probe is answered."""
         self.tripped = True
-        self.look.set()
+        self.probe_now.set()
 
     async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
         """Probe whenever something is wrong, until cancelled; one line of the log when it opens, one when it closes."""
         while True:
-            await self.look.wait()
+            await self.probe_now.wait()
             failures = 0
             while True:
                 await asyncio.sleep(PAUSE if self.recent or failures else 0)  # at the start there is no suspicion
@@ -56,4 +56,4 @@ class Breaker:
                 structlog.get_logger("cache").info("cache is back")
             self.tripped = self.open = False
             self.recent.clear()
-            self.look.clear()
+            self.probe_now.clear()

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-MOST = 32 * 2**20  # bytes
+MAX_BYTES = 32 * 2**20  # bytes
 EACH = 200  # bytes that an entry takes besides its key and its value
 
 
@@ -33,7 +33,7 @@ class Server:
             self._drop(key)
             self.kept[key] = (value, time.monotonic() + seconds)
             self.bytes += len(key) + len(value) + EACH
-        while self.bytes > MOST:
+        while self.bytes > MAX_BYTES:
             self._drop(next(iter(self.kept)))
 
     async def add(self, key: str, value: bytes, seconds: int) -> bool:

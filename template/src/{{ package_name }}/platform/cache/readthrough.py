@@ -26,7 +26,7 @@ EVERYTHING = "*"  # a tag of every value
 LARGEST = 2**19  # bytes of a value that is kept: Memcached takes a MiB, and what is larger holds up the others
 LOAD = 30.0  # seconds for a source: one that hangs holds up all who wait for the value
 LOCK = 5  # seconds for which one process may keep the others waiting
-MOST = 1_000  # invalidations on hold; with one more, everything is forgotten instead
+MAX_PENDING_INVALIDATIONS = 1_000  # invalidations on hold; with one more, everything is forgotten instead
 POLL = 0.05  # seconds between two looks for what another process loads
 TOKEN = 7 * 86_400  # seconds that a token is kept
 
@@ -66,7 +66,7 @@ class ReadThrough:
         if not tags:
             return
         mark = object()
-        held = dict.fromkeys(tags if len(self.held) < MOST else [EVERYTHING], mark)
+        held = dict.fromkeys(tags if len(self.held) < MAX_PENDING_INVALIDATIONS else [EVERYTHING], mark)
         self.held |= held  # from now on nobody in this process gets an old value
         for name, (_, carried) in list(self.flights.items()):
             if not carried.isdisjoint(held):
@@ -77,7 +77,7 @@ class ReadThrough:
                     await self._renew(held)
         finally:  # also where the request is cancelled
             if mark in self.held.values():
-                self.breaker.look.set()  # the next probe that is answered makes up for it
+                self.breaker.probe_now.set()  # the next probe that is answered makes up for it
 
     async def probe(self) -> None:
         """Ask whether the server is of use: it keeps what it is given, and has heard of every invalidation."""

@@ -15,7 +15,7 @@ from ..settings import RoomSettings
 from ..state import Headers, RequestContext
 from .policy import TAGS, HttpPolicy, entity_tag, matches, policy_of, tag_headers
 
-MOST = 262_144  # bytes: what is larger is not held back for a tag
+MAX_TAGGED_BYTES = 262_144  # larger responses get no entity tag
 NO_STORE = (b"cache-control", b"no-store")
 PERSONAL = (b"authorization", b"cookie")
 # RFC 9110 section 15.4.5: a 304 describes no content; and it sets no cookie, for a cache may serve it to others.
@@ -92,7 +92,7 @@ class Answer:
             _merge(headers, vary)
         message = {**message, "headers": headers}
         length = there.get(b"content-length", b"")
-        if b"etag" not in there and length.isdigit() and int(length) <= MOST:
+        if b"etag" not in there and length.isdigit() and int(length) <= MAX_TAGGED_BYTES:
             self.held = message
         return message
 

@@ -19,7 +19,7 @@ from ..problems import PreconditionFailed
 from ..state import Headers
 
 TAGS = "http_cache.tags"  # in the scope of a request
-CHANGES = "http_cache.changes"
+INVALIDATED = "http_cache.invalidated"
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 section 8.8.3
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -62,7 +62,7 @@ def tag_headers(tags: Iterable[str]) -> Headers:
 class HttpPolicy:
     """Lets copies of a route's answers (200) be kept, and gives them entity tags: `@HttpPolicy(max_age=60)`.
 
-    It stands below `@router.get(…)`. `tag` adds what only the request knows.
+    It stands below `@router.get(…)`. `add_tags` adds what only the request knows.
 
     Args:
         max_age: Seconds for which a copy may be used without asking; 0: ask each time, which costs a 304.
@@ -71,7 +71,7 @@ class HttpPolicy:
         stale_if_error: Seconds for which an old copy may be used while the service fails (RFC 5861).
         private: Whether the answer depends on who asks: then only their own browser may keep it.
         vary: Request headers on which the answer depends.
-        tags: Names by which a CDN forgets its copies, see `Changes`.
+        tags: Names by which a CDN forgets its copies, see `Invalidates`.
 
     Raises:
         ValueError: The parts contradict each other.
@@ -110,10 +110,10 @@ class HttpPolicy:
 
 
 class Changes:
-    """Says that a write makes copies with these tags wrong: `@Changes("items")`, below `@router.put(…)`.
+    """Says that a write makes copies with these tags wrong: `@Invalidates("items")`, below `@router.put(…)`.
 
     The CDN is told once the answer starts, which is after the transaction, and only if it is none of an error.
-    `changed` adds what only the request knows.
+    `invalidate_tags` adds what only the request knows.
     """
 
     def __init__(self, *tags: str) -> None:
@@ -121,18 +121,18 @@ class Changes:
 
     def __call__(self, endpoint: Endpoint) -> Endpoint:
         """Declare it for an endpoint."""
-        endpoint.http_changes = self.tags  # type: ignore[attr-defined]
+        endpoint.http_invalidates = self.tags  # type: ignore[attr-defined]
         return endpoint
 
 
-def tag(request: Request, *tags: str) -> None:
+def add_tags(request: Request, *tags: str) -> None:
     """Add tags to the answer of one request."""
     request.scope[TAGS] = (*request.scope.get(TAGS, ()), *tags)
 
 
-def changed(request: Request, *tags: str) -> None:
+def invalidate_tags(request: Request, *tags: str) -> None:
     """Add tags to what one request changes."""
-    request.scope[CHANGES] = (*request.scope.get(CHANGES, ()), *tags)
+    request.scope[INVALIDATED] = (*request.scope.get(INVALIDATED, ()), *tags)
 
 
 def policy_of(scope: Scope) -> HttpPolicy | None:
@@ -140,12 +140,12 @@ def policy_of(scope: Scope) -> HttpPolicy | None:
     return getattr(scope.get("endpoint"), "http_policy", None)
 
 
-def changes_of(scope: Scope) -> list[str]:
+def invalidated_tags(scope: Scope) -> list[str]:
     """The tags of all that a request has changed."""
-    return _quoted((*getattr(scope.get("endpoint"), "http_changes", ()), *scope.get(CHANGES, ())))
+    return _quoted((*getattr(scope.get("endpoint"), "http_invalidates", ()), *scope.get(INVALIDATED, ())))
 
 
-def demand(if_match: str, current: BaseModel) -> None:
+def require_match(if_match: str, current: BaseModel) -> None:
     """Compare what a client has seen with what a read would answer now.
 
     Args:
@@ -167,5 +167,5 @@ async def _if_match(request: Request, if_match: _Seen = None) -> str:
     return ",".join(request.headers.getlist("if-match"))
 
 
-# What the client has seen of what it writes: for `demand`. Empty: it did not say, and writes whatever is there.
+# What the client has seen of what it writes: for `require_match`. Empty: it did not say, and writes whatever is there.
 IfMatch = Annotated[str, Depends(_if_match)]

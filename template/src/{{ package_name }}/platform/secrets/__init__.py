@@ -18,15 +18,15 @@ import structlog
 from fastapi import FastAPI
 
 from ..room import Room, find_module
-from ..settings import Away, RealInProduction, Refused, RoomSettings, compose, part
+from ..settings import ConfigurationError, RealInProduction, RoomSettings, SourceUnavailable, compose, part
 from ..state import Metric, NotReady, State, state_of
 from ..threads import in_thread
 from .backend import Backend, BackendKind, Snapshot
 
-PATIENCE = 30  # seconds for the first answer; then the process ends, and its supervisor tries again
-LONGEST = 60  # seconds between two tries while the service runs
-AGAIN = 5  # seconds until a listener that failed is told once more
-DEADLINE = 30  # seconds for one listener
+STARTUP_SECONDS = 30  # seconds for the first answer; then the process ends, and its supervisor tries again
+MAX_RETRY_SECONDS = 60  # seconds between two tries while the service runs
+LISTENER_RETRY_SECONDS = 5  # seconds until a listener that failed is told once more
+LISTENER_SECONDS = 30  # seconds for one listener
 
 
 BACKENDS: dict[str, BackendKind] = {
@@ -39,7 +39,7 @@ else:
     _Parts = compose(kind.settings for kind in BACKENDS.values())
 
 
-class Where(_Parts):
+class SecretsBackendSettings(_Parts):
     """Where secrets are kept: needed before they can be read."""
 
     secrets_backend: Annotated[Literal["env", "files", "vault", "aws"], RealInProduction("files")] = "env"
@@ -66,28 +66,28 @@ class Store:
         self.fixed = frozenset(fixed)
         self.values: dict[str, str] = {}
         self.listeners: list[_Listener] = []
-        self.look = 0.0
+        self.wait_seconds = 0.0
         self.trouble: type[Exception] | None = None
 
     def load(self) -> None:
         """Read for the first time, with full jitter between tries: a fleet that starts at once must not come at once.
 
         Raises:
-            Away: Nobody answered for `PATIENCE`.
-            Refused: The backend says no.
+            SourceUnavailable: Nobody answered for `STARTUP_SECONDS`.
+            ConfigurationError: The backend says no.
         """
-        tries, deadline = 0, time.monotonic() + PATIENCE
+        tries, deadline = 0, time.monotonic() + STARTUP_SECONDS
         while self.backend:
             try:
                 self._take(self.backend.read())
                 return
-            except Away as error:
+            except SourceUnavailable as error:
                 tries += 1
                 pause = random.uniform(0, min(8, 0.25 * 2**tries))  # noqa: S311 it hides nothing
                 if time.monotonic() + pause > deadline:
-                    raise Away(f"{error}; gave up after {PATIENCE} s") from None
+                    raise SourceUnavailable(f"{error}; gave up after {STARTUP_SECONDS} s") from None
                 if tries == 1:
-                    print(f"configuration away: {error}; trying for {PATIENCE} s", file=sys.stderr)
+                    print(f"configuration away: {error}; trying for {STARTUP_SECONDS} s", file=sys.stderr)
                 time.sleep(pause)
 
     def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
@@ -113,7 +113,7 @@ class Store:
         """Keep the values current until cancelled: nothing that a backend does ends this."""
         tries = 0
         while True:
-            await asyncio.sleep(self.look)
+            await asyncio.sleep(self.wait_seconds)
             try:
                 self._take(await in_thread(backend.read))  # which has time-outs of its own
                 self._say(None)
@@ -121,7 +121,7 @@ class Store:
             except Exception as error:
                 self._say(error)
                 tries = min(tries + 1, 6)
-                self.look = random.uniform(0, min(LONGEST, 2**tries))  # noqa: S311 it hides nothing
+                self.wait_seconds = random.uniform(0, min(MAX_RETRY_SECONDS, 2**tries))  # noqa: S311 it hides nothing
             await self._tell()
 
     def _take(self, snapshot: Snapshot) -> None:
@@ -131,7 +131,7 @@ class Store:
             if new[name] != self.values[name]:
                 structlog.get_logger("secrets").warning("a secret changed that only a restart brings in", setting=name)
         self.values = new
-        self.look = snapshot.look
+        self.wait_seconds = snapshot.refresh_seconds
 
     def _say(self, error: Exception | None) -> None:
         """One line for each change of condition, and none for each try."""
@@ -142,8 +142,8 @@ class Store:
         if error is None:
             log.info("secrets are current again")
         else:
-            reason = str(error) if isinstance(error, Away | Refused) else type(error).__name__
-            level = log.error if kind is Refused else log.warning  # a refusal does not pass by itself
+            reason = str(error) if isinstance(error, SourceUnavailable | ConfigurationError) else type(error).__name__
+            level = log.error if kind is ConfigurationError else log.warning  # a refusal does not pass by itself
             level("secrets are not renewed; the last good ones stay", reason=reason)
 
     async def _tell(self) -> None:
@@ -153,18 +153,18 @@ class Store:
                 continue
             log = structlog.get_logger("secrets").bind(setting=listener.name)
             try:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(LISTENER_SECONDS):
                     await listener.call(value)
             except Exception as error:  # its text may hold the value
                 if not listener.failed:
                     log.error("a new secret does not work; the old one stays", error=type(error).__name__)
-                listener.failed, self.look = True, min(self.look, AGAIN)
+                listener.failed, self.wait_seconds = True, min(self.wait_seconds, LISTENER_RETRY_SECONDS)
             else:
                 listener.told, listener.failed = value, False
                 log.info("secret rotated")
 
 
-class Settings(Where):
+class Settings(SecretsBackendSettings):
     """Where secrets are; `load` reads them from there, and the room keeps them current."""
 
     @classmethod
@@ -172,16 +172,20 @@ class Settings(Where):
         """Open the backend, and read it for the first time.
 
         Raises:
-            Away: Nobody answered for `PATIENCE`.
-            Refused: The settings lack something, or the backend says no.
+            SourceUnavailable: Nobody answered for `STARTUP_SECONDS`.
+            ConfigurationError: The settings lack something, or the backend says no.
         """
-        where = Where(**{name: value for name, value in given.items() if name in Where.model_fields})
+        where = SecretsBackendSettings(
+            **{name: value for name, value in given.items() if name in SecretsBackendSettings.model_fields}
+        )
         if where.secrets_backend == "env":
             return Store()
         kind = BACKENDS.get(where.secrets_backend)
         if kind is None:
             known = ", ".join(["env", *BACKENDS])
-            raise Refused(f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}")
+            raise ConfigurationError(
+                f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}"
+            )
         store = Store(kind.open(where, time.monotonic), given)
         store.load()
         return store

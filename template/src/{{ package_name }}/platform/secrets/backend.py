@@ -30,11 +30,11 @@ class Snapshot:
 
     Args:
         values: By the name of the setting, in lower case.
-        look: Seconds until it has to be asked again.
+        refresh_seconds: Seconds until it has to be asked again.
     """
 
     values: Mapping[str, str] = field(repr=False)
-    look: float
+    refresh_seconds: float
 
 
 class Backend(Protocol):
@@ -46,8 +46,8 @@ class Backend(Protocol):
         """Read everything, and renew what is due.
 
         Raises:
-            Away: It does not answer now.
-            Refused: It answered, and says no. Neither text holds a value.
+            SourceUnavailable: It does not answer now.
+            ConfigurationError: It answered, and says no. Neither text holds a value.
         """
 
 

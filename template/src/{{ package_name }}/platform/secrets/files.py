@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..settings import Away, Refused, RoomSettings, part
+from ..settings import ConfigurationError, RoomSettings, SourceUnavailable, part
 from .backend import BackendKind, Lease, Snapshot
 
-LOOK = 5  # seconds; kubelet itself takes up to a minute and a half
+REFRESH_SECONDS = 5  # seconds; kubelet itself takes up to a minute and a half
 
 
 class Settings(RoomSettings):
@@ -35,8 +35,8 @@ class Files:
         """Read all files: one set, also while Kubernetes swaps `..data`.
 
         Raises:
-            Away: There is none yet, or one is empty: somebody is about to write.
-            Refused: One may not be read, or is no text.
+            SourceUnavailable: There is none yet, or one is empty: somebody is about to write.
+            ConfigurationError: One may not be read, or is no text.
         """
         path = self.folder
         try:
@@ -47,13 +47,15 @@ class Files:
                 if not path.name.startswith(".") and path.is_file():
                     found[path.name.lower()] = path.read_text(encoding="utf-8").rstrip("\r\n")
         except (PermissionError, UnicodeDecodeError) as error:
-            raise Refused(f"SECRETS_DIR: {path}: {type(error).__name__}") from None
+            raise ConfigurationError(f"SECRETS_DIR: {path}: {type(error).__name__}") from None
         except OSError as error:
-            raise Away(f"SECRETS_DIR: {path}: {type(error).__name__}") from None
+            raise SourceUnavailable(f"SECRETS_DIR: {path}: {type(error).__name__}") from None
         empty = [name for name, text in found.items() if not text]
         if empty or not found:
-            raise Away(f"SECRETS_DIR: {self.folder}: " + (f"empty: {', '.join(empty)}" if empty else "no file"))
-        return Snapshot(found, LOOK)
+            raise SourceUnavailable(
+                f"SECRETS_DIR: {self.folder}: " + (f"empty: {', '.join(empty)}" if empty else "no file")
+            )
+        return Snapshot(found, REFRESH_SECONDS)
 
 
 def open_backend(settings: RoomSettings, clock: Callable[[], float] = time.monotonic) -> Files:

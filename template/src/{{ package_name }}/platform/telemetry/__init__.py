@@ -37,7 +37,7 @@ NOWHERE = Context()
 BAGGAGE = W3CBaggagePropagator()
 
 
-class Watch:
+class RequestTelemetry:
     """What the door asks at each request.
 
     Args:
@@ -57,11 +57,11 @@ class Watch:
             return
         context.sampled = context.scope["path"] not in QUIET and self.samples(context)
         if not context.sampled:  # what the request calls is not sampled either, and calls carry its trace id
-            context.notes[Watch] = attach(_around(context))
+            context.notes[RequestTelemetry] = attach(_around(context))
 
     def finish(self, context: RequestContext) -> None:
         """Count the request with its answer."""
-        if token := context.notes.get(Watch):
+        if token := context.notes.get(RequestTelemetry):
             detach(token)
         if self.requests:
             self.requests.finish(context)
@@ -117,7 +117,7 @@ def sampler(kind: str, ratio: float) -> Callable[[RequestContext], bool]:
 
 def begin(context: RequestContext) -> None:
     """See a request come."""
-    if watch := context.state.own.get(Watch):
+    if watch := context.state.own.get(RequestTelemetry):
         watch.begin(context)
 
 
@@ -131,7 +131,7 @@ def respond(context: RequestContext, headers: Headers) -> None:
 
 def finish(context: RequestContext) -> None:
     """See it answered."""
-    if watch := context.state.own.get(Watch):
+    if watch := context.state.own.get(RequestTelemetry):
         watch.finish(context)
 
 
@@ -158,11 +158,11 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
         meters = import_module(".metrics", __package__)
         requests, lag = meters.install(parts.meters, state, parts.durations)
     samples = sampler(mine.otel_traces_sampler, mine.ratio) if parts.tracers else None
-    state.own[Watch] = Watch(samples, requests)
+    state.own[RequestTelemetry] = RequestTelemetry(samples, requests)
     state.flushes += parts.flushes
     watching = asyncio.create_task(lag.watch()) if lag else None
     yield
-    del state.own[Watch]
+    del state.own[RequestTelemetry]
     state.traced = None
     if watching:
         watching.cancel()

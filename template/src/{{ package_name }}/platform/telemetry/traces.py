@@ -35,8 +35,8 @@ KNOWN = {
 # The same in request after request.
 USUAL = {"client.address", "server.address", "user_agent.original"}
 ADDRESSES = ("http.url", "url.full")
-LONGEST = 2_048  # characters of an attribute: clients choose paths and user agents
-LONGEST_EVENT = 16_384  # characters of one of an event, such as a traceback
+MAX_ATTRIBUTE_CHARACTERS = 2_048  # characters of an attribute: clients choose paths and user agents
+MAX_EVENT_CHARACTERS = 16_384  # characters of one of an event, such as a traceback
 
 
 class _Ids(RandomIdGenerator):
@@ -136,7 +136,7 @@ def make(
         "parentbased_traceidratio": sampling.ParentBased(root),
         "traceidratio": root,
     }
-    limits = SpanLimits(max_attribute_length=LONGEST_EVENT, max_span_attribute_length=LONGEST)
+    limits = SpanLimits(max_attribute_length=MAX_EVENT_CHARACTERS, max_span_attribute_length=MAX_ATTRIBUTE_CHARACTERS)
     provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
     provider.add_span_processor(_Note())
     for watcher in watchers:

@@ -91,7 +91,7 @@ class Pool:
         """Open a transaction: commits at the end, rolls back on an error."""
         return self.sessions.begin()
 
-    async def look(self) -> str:
+    async def check(self) -> str:
         """Ask the server, and compare its schema with what this code needs.
 
         Raises:
@@ -121,7 +121,7 @@ class Pool:
     async def _revisions(self) -> set[str]:
         try:
             async with asyncio.timeout(PATIENCE), self.engine.connect() as connection:
-                await self._look_at_mode(connection)
+                await self._require_writable(connection)
                 try:
                     rows = await connection.execute(text("SELECT version_num FROM alembic_version"))
                 except (OperationalError, ProgrammingError):
@@ -163,7 +163,7 @@ class Pool:
         if record.info.get("url") != self.url:
             record.invalidate()
 
-    async def _look_at_mode(self, connection: AsyncConnection) -> None:
+    async def _require_writable(self, connection: AsyncConnection) -> None:
         """Say once that the server takes no changes, and once that it does again; reading goes on."""
         look = "SELECT 1" if self.engine.dialect.name == "sqlite" else "SHOW transaction_read_only"
         read_only = (await connection.execute(text(look))).scalar_one() == "on"
@@ -263,7 +263,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
 async def readiness(state: State) -> str:
     """Whether the database answers with a schema that this code can use."""
     pool = cast("Pool | None", state.database)
-    return await pool.look() if pool else ""
+    return await pool.check() if pool else ""
 
 
 ROOM = Room(settings=Settings, install=install, lifespan=lifespan, readiness=readiness)
