@@ -78,7 +78,7 @@ class Store:
         self.fixed = frozenset(fixed)
         self.values: dict[str, str] = {}
         self.listeners: list[_Listener] = []
-        self.look = 0.0
+        self.look = self.loaded = 0.0
         self.trouble: type[Exception] | None = None
 
     def load(self) -> None:
@@ -92,6 +92,7 @@ class Store:
         while self.backend:
             try:
                 self._take(self.backend.read())
+                self.loaded = time.monotonic()
                 return
             except Away as error:
                 tries += 1
@@ -119,6 +120,7 @@ class Store:
     async def follow(self, backend: Backend) -> None:
         """Keep the values current until cancelled: nothing that a backend does ends this."""
         tries = 0
+        self.look -= time.monotonic() - self.loaded  # what the start took since then counts for short leases
         while True:
             await asyncio.sleep(self.look)
             try:
