@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from tests import names
 from tests.hostile import ACCEPTED, ACTIVE, MARKDOWN, ODD, PATHS, REFUSED, SEPARATORS, UNSEEN
 from tests.projects import Edit, Project, export, render
 from tests.proof import count
-from tests.test_questions import reserved
 
 VALIDATORS = "includes/validators.jinja"
 Answers = dict[str, str]
@@ -91,6 +91,7 @@ def test_an_odd_answer_is_right_everywhere(text_template: Path, tmp_path: Path, 
     assert list(faults(folder, answers)) == []
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("edit", "fault"),
     [
@@ -102,9 +103,9 @@ def test_an_odd_answer_is_right_everywhere(text_template: Path, tmp_path: Path, 
         (Edit("src/order_desk/main.py", "app = ", "app  = "), "ruff would format it"),
     ],
 )
-def test_a_planted_fault_is_found(template: Path, tmp_path: Path, edit: Edit, fault: str) -> None:
+def test_a_planted_fault_is_found(text_template: Path, tmp_path: Path, edit: Edit, fault: str) -> None:
     answers = {"project_name": "Order Desk", "user_name": "Zoë", "license": "mit"}
-    folder = render(template, tmp_path / "service", **answers)
+    folder = render(text_template, tmp_path / "service", **answers)
     assert list(faults(folder, answers)) == []
     edit.apply(folder)
     assert fault in list(faults(folder, answers))
@@ -169,23 +170,12 @@ def test_the_command_takes_quotes_and_equals_signs(text_template: Path, tmp_path
 # --- names that an environment already has -----------------------------------------------------------------------
 
 
-def installed(project: Project) -> set[str]:
-    """Names of distributions, modules and commands in the service's environment, as names of packages."""
-    code = """
-from importlib.metadata import distributions, packages_distributions
-print(*(d.metadata["Name"] for d in distributions()), *packages_distributions())
-"""
-    names = project.run(str(project.venv / "bin" / "python"), "-c", code).stdout.split()
-    names += [path.name for path in (project.venv / "bin").iterdir() if "." not in path.name]
-    packages = {re.sub("[-.]+", "_", name.lower()) for name in names} - {project.package}
-    return {name for name in packages if re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name)}
-
-
 def test_a_service_takes_no_name_that_its_environment_has(project: Project) -> None:
-    names = installed(project)
-    assert {"dotenv", "fastapi", "pytest", "python3", "typing_inspection"} <= names
-    assert names - reserved() == set()
-    assert names - (reserved() - {"dotenv"}) == {"dotenv"}  # the proof can fail
+    """Also none that it has on another Python or platform: redis-py needs `async_timeout` below Python 3.11.3."""
+    taken = names.resolved(project) | names.installed(project)
+    assert {"async_timeout", "dotenv", "fastapi", "pytest", "python3", "typing_inspection"} <= taken
+    assert taken - names.reserved() == set(), "type: python -m tests.names"
+    assert taken - (names.reserved() - {"dotenv"}) == {"dotenv"}  # the proof can fail
 
 
 # --- free text at random -------------------------------------------------------------------------------------------
@@ -261,7 +251,7 @@ def holds(template: Path, folder: Path, sets: int, answers: st.SearchStrategy[An
 
 
 def test_random_answers_are_refused_or_right_everywhere(text_template: Path, tmp_path: Path) -> None:
-    sets = count(100, 500)
+    sets = count(40, 500)
     seen = holds(text_template, tmp_path / "service", sets)
     print(dict(seen))
     assert seen.total() >= sets
@@ -271,6 +261,7 @@ def test_random_answers_are_refused_or_right_everywhere(text_template: Path, tmp
 SLUG_RULE = "{%- macro slug(value) -%}\n{%- if "
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("edits", "question", "answers"),
     [

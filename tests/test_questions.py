@@ -1,8 +1,6 @@
 """The questions: trust-free, with a default each, and an answer that cannot work is refused with what to type."""
 
-import keyword
 import re
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import names
 from tests.projects import ROOT, render
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
@@ -87,24 +86,20 @@ def test_a_name_in_prose_becomes_a_slug(template: Path, tmp_path: Path, name: st
     assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["authors"] == [{"name": f"{name} team"}]
 
 
-def reserved() -> set[str]:
-    text = (ROOT / "includes" / "validators.jinja").read_text()
-    sets = re.findall(r"\{%- set \w+ -%\}\n(.*?)\{%- endset -%\}", text, re.S)
-    return set(" ".join(sets).split())
-
-
-def missing_names(known: set[str], template: Path) -> set[str]:
+def missing_names(known: set[str], project: Path) -> set[str]:
     """Names that a package must not take and that `known` lets through."""
-    python = {name for name in sys.stdlib_module_names if not name.startswith("_")}
-    emitted = tomllib.loads((template / "pyproject.toml").read_text())
+    emitted = tomllib.loads((project / "pyproject.toml").read_text())
     optional = [item for extra in emitted["project"]["optional-dependencies"].values() for item in extra]
     wanted = [*emitted["project"]["dependencies"], *emitted["dependency-groups"]["dev"], *optional]
     own = emitted["project"]["name"]  # the group dev asks for its extras
     dependencies = {re.split(r"[^A-Za-z0-9._-]", item)[0] for item in wanted} - {own}
-    return (python | set(keyword.kwlist) | {name.replace("-", "_") for name in dependencies}) - known
+    return (names.python() | {name.replace("-", "_") for name in dependencies}) - known
 
 
-def test_names_of_python_and_of_dependencies_are_reserved(template: Path, tmp_path: Path) -> None:
-    folder = render(template, tmp_path / "service")
-    assert missing_names(reserved(), folder) == set()
-    assert missing_names(reserved() - {"json", "fastapi"}, folder) == {"json", "fastapi"}
+@pytest.mark.parametrize("answers", names.ANSWERS, ids=["default", "others"])
+def test_names_of_python_and_of_dependencies_are_reserved(
+    template: Path, tmp_path: Path, answers: dict[str, object]
+) -> None:
+    folder = render(template, tmp_path / "service", **answers)
+    assert missing_names(names.reserved(), folder) == set()
+    assert missing_names(names.reserved() - {"json", "fastapi"}, folder) == {"json", "fastapi"}

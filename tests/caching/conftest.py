@@ -1,6 +1,8 @@
 """The service with a laboratory: a source that can be slow or fail, behind each kind of policy, on real servers."""
 
 import asyncio
+import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +13,19 @@ from typing import Any
 
 import pytest
 
-from tests.projects import Edit, Project, Service, render
+from tests.plant import Feature
+from tests.projects import Change, Project, Service, render
+from tests.sabotage import Value
 from tests.servers.memcached import Memcached
+from tests.servers.postgres import Postgres
 from tests.servers.redis import Redis
+from tests.service.conftest import migrated
 
 Server = Redis | Memcached
-CACHE = "src/my_service/platform/cache"
+# The gate does not wait as long between two looks at what is away.
+QUICK = (Value("cache:PAUSE", "0.1"), Value("secrets.files:LOOK", "0.2"))
+# What a service logs whose sabotage is broken itself: then a proof is red for nothing.
+BROKEN = re.compile(r"(Attribute|Name|Syntax|Type|UnboundLocal)Error")
 FEATURE = '''"""Values from a source that can be told how to behave."""
 
 import asyncio
@@ -37,10 +46,15 @@ class Thing(BaseModel):
     owner: str | None = None
 
 
+class Newer(Thing):
+    colour: str = "red"
+
+
 POLICIES = {
     "brief": CachePolicy("brief", Thing, seconds=0.3, stale_seconds=60),
     "dear": CachePolicy("dear", Thing, seconds=60, lock=True),
     "mine": CachePolicy("mine", Thing, seconds=60, private=True),
+    "newer": CachePolicy("plain", Newer, seconds=60),  # what `plain` is in the next release
     "plain": CachePolicy("plain", Thing, seconds=60),
 }
 FAILURES = {"gone": NotFound("gone"), "away": Unavailable("away"), "broken": RuntimeError("broken")}
@@ -55,10 +69,10 @@ async def direct(key: str) -> Thing:
 
 
 @router.get("/get/{policy}/{key}")
-async def get(request: Request, policy: str, key: str, principal: str | None = None, tag: str = "all") -> Thing | None:
+async def get(request: Request, policy: str, key: str, principal: str | None = None, tag: str = "all") -> Any:
     async def load() -> Thing:
         calls.append(key)
-        found = Thing(key=key, version=source["version"], owner=principal)
+        found = POLICIES[policy].kind(key=key, version=source["version"], owner=principal)
         await asyncio.sleep(source["ms"] / 1000)
         if source["fails"]:
             raise FAILURES[source["fails"]]
@@ -83,6 +97,11 @@ async def forget(request: Request, tag: str) -> None:
 async def called(key: str) -> int:
     return calls.count(key)
 '''
+
+
+def new(name: str) -> str:
+    """A key or tag that nobody has used yet."""
+    return f"{name}-{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True)
@@ -145,48 +164,73 @@ class Lab:
         return Counter(asyncio.run(all_of_them()))
 
 
-def with_laboratory(project: Project) -> Project:
-    """Add the feature."""
-    feature = project.root / "src/my_service/features/lab"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(FEATURE)
-    return project
+@pytest.fixture(scope="session")
+def on_redis(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The default project with the laboratory."""
+    return project.variant(tmp_path_factory.mktemp("redis") / "service", Feature("lab", FEATURE), *QUICK)
 
 
 @pytest.fixture(scope="session")
-def projects(template: Path, project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
-    """A service with the laboratory for each kind of server."""
-    memcached = render(template, tmp_path_factory.mktemp("memcached") / "service", cache="memcached")
-    return {
-        "redis": with_laboratory(project.variant(tmp_path_factory.mktemp("redis") / "service")),
-        "memcached": with_laboratory(Project(memcached).install()),
-    }
+def on_memcached(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The laboratory in a project for Memcached."""
+    made = Project(render(template, tmp_path_factory.mktemp("memcached") / "service", cache="memcached")).install()
+    for change in (Feature("lab", FEATURE), *QUICK):
+        change.apply(made.root)
+    return made
 
 
 @contextmanager
 def lab(
-    project: Project, folder: Path, server: Server | None = None, *edits: Edit, env: Mapping[str, str] | None = None
+    project: Project, folder: Path, server: Server | None = None, *changes: Change, env: Mapping[str, str] | None = None
 ) -> Iterator[Lab]:
-    """Run it, perhaps changed."""
-    made = project.variant(folder / "sick", *edits) if edits else project
+    """Run it, perhaps changed, until its server is in use."""
+    made = project.variant(folder / "changed", *changes) if changes else project
     url = {"CACHE_URL": server.url()} if server else {}
     settings = {"ENVIRONMENT": "staging", "LOG_FORMAT": "json", "SHUTDOWN_DRAIN_SECONDS": "0", **url}
     with made.serve(
         folder / "run", settings | {"DATABASE_URL": f"sqlite:///{folder}/x.db"} | dict(env or {})
     ) as served:
-        yield Lab(served, server)
+        found = Lab(served, server)
+        if server:
+            found.wait(lambda: found.hits("warm"))
+        yield found
 
 
-KINDS: dict[str, type[Server]] = {"redis": Redis, "memcached": Memcached}
+@pytest.fixture(scope="session")
+def stored(on_redis: Project, postgres: Postgres) -> dict[str, str]:
+    """A database of PostgreSQL for the worker's labs on Redis."""
+    return migrated(on_redis, postgres.create_database())
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
-def running(
-    request: pytest.FixtureRequest, projects: dict[str, Project], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    """A service on a server of each kind in turn, shared by the tests of a module: they leave both well."""
-    kind: type[Server] = KINDS[request.param]
-    with kind() as server, lab(projects[request.param], tmp_path_factory.mktemp(request.param), server) as made:
-        made.wait(lambda: made.hits("warm"))
+@pytest.fixture(scope="session")
+def pair(on_redis: Project, stored: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Lab]]:
+    """The worker's two instances on one Redis and one PostgreSQL. Tests leave all well."""
+    folder = tmp_path_factory.mktemp("pair")
+    with (
+        Redis() as server,
+        lab(on_redis, folder / "one", server, env=stored) as one,
+        lab(on_redis, folder / "two", server, env=stored) as two,
+    ):
+        yield [one, two]
+
+
+@pytest.fixture(scope="session")
+def alone(on_memcached: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The worker's instance on Memcached. Tests leave both well."""
+    with Memcached() as server, lab(on_memcached, tmp_path_factory.mktemp("alone"), server) as made:
         yield made
+
+
+@pytest.fixture(params=["redis", "memcached"])
+def running(request: pytest.FixtureRequest) -> Lab:
+    """An instance on a server of each kind in turn."""
+    found: Lab = request.getfixturevalue("pair")[0] if request.param == "redis" else request.getfixturevalue("alone")
+    return found
+
+
+def turns_red(proof: Callable[[], object], *sick: Lab) -> None:
+    """The proof fails, and not because the sabotage is broken itself."""
+    with pytest.raises(AssertionError):
+        proof()
+    for made in sick:
+        assert not (broken := BROKEN.search(made.service.log)), made.service.log[broken.start() - 500 :][:1500]

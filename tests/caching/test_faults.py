@@ -1,17 +1,16 @@
 """Cache servers that are refused, hung, killed, restarted, full or slow: every value comes, and all mends itself."""
 
-import asyncio
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.caching.conftest import CACHE, Lab, Server, lab
-from tests.projects import Edit, Project
-from tests.servers.memcached import Memcached
+from tests.caching.conftest import Lab, Server, lab, new, turns_red
+from tests.projects import Project
+from tests.sabotage import Body, Sabotage, Value
+from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis
 
 pytestmark = pytest.mark.servers
@@ -48,41 +47,6 @@ def full(server: Server) -> Iterator[None]:
         server.drain()
 
 
-class Late:
-    """A way to a server on which answers take as long as one says."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.delay = 0.0
-        self.url = ""
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, questions = await asyncio.open_connection("127.0.0.1", self.server.port)
-        await asyncio.gather(self.hand_on(reader, questions, False), self.hand_on(answers, writer, True))
-
-    async def hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: bool) -> None:
-        with suppress(OSError):
-            while chunk := await reader.read(65_536):
-                await asyncio.sleep(self.delay * late)
-                writer.write(chunk)
-        writer.close()
-
-
-@contextmanager
-def late(server: Server) -> Iterator[Late]:
-    """Open the way, on a thread of its own."""
-    way, loop = Late(server), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    listening = asyncio.run_coroutine_threadsafe(asyncio.start_server(way.take, "127.0.0.1", 0), loop).result()
-    way.url = server.url().replace(str(server.port), str(listening.sockets[0].getsockname()[1]))
-    try:
-        yield way
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
 Fault = Callable[[Server], AbstractContextManager[None]]
 FAULTS: list[Fault] = [killed, hung, full]
 
@@ -90,17 +54,17 @@ FAULTS: list[Fault] = [killed, hung, full]
 def survives(made: Lab, fault: Fault) -> None:
     """Values come, the log says it once, and the cache is used again when the fault is over."""
     assert made.server
-    name = f"{fault.__name__}-{time.monotonic_ns()}"
+    name = new(fault.__name__)
+    paths = [f"/lab/get/plain/{name}-{number}" for number in range(REQUESTS)]
     away, back, others = made.lines("cache is away"), made.lines("cache is back"), quiet(made)
     with fault(made.server):
-        for number in range(REQUESTS):
-            assert made.get(f"{name}-{number}")["key"] == f"{name}-{number}"
+        assert made.rush(paths) == {200: REQUESTS}
         made.forget()
-        made.wait(lambda: made.lines("cache is away") == away + 1)
+        made.wait(lambda: made.lines("cache is away") == away + 1, 5)
         assert made.calls(f"{name}-0") == 1
-        for number in range(REQUESTS):
-            assert made.get(f"{name}-{number}")["key"] == f"{name}-{number}"
+        assert made.rush(paths) == {200: REQUESTS}
         assert made.calls(f"{name}-0") == 2  # it is left alone
+        assert made.get(f"{name}-0")["key"] == f"{name}-0"
     made.wait(lambda: made.lines("cache is back") == back + 1)
     made.wait(lambda: made.hits(name))
     assert quiet(made) - others < 10
@@ -125,41 +89,26 @@ def test_a_restart_goes_unnoticed(running: Lab) -> None:
     running.wait(lambda: running.hits("after"))
 
 
-@pytest.mark.parametrize(
-    ("fault", "edit"),
-    [
-        (killed, Edit(f"{CACHE}/breaker.py", "failures == CONFIRM", "False")),
-        (full, Edit(f"{CACHE}/readthrough.py", "await self.backend.set({key: token}, 10)", "return")),
-    ],
-    ids=["says nothing", "a probe that does not write"],
-)
-def test_a_breaker_that_does_not_work_is_noticed(
-    projects: dict[str, Project], tmp_path: Path, fault: Fault, edit: Edit
-) -> None:
-    with Redis() as server, lab(projects["redis"], tmp_path, server, edit) as made:
-        made.wait(lambda: made.hits("warm"))
-        with pytest.raises(AssertionError):
-            survives(made, fault)
+def leaves_it_alone(made: Lab, way: Proxy) -> None:
+    """A server whose answers take longer than a call may, until it is quick again."""
+    way.delay = 0.4
+    assert made.rush([f"/lab/get/plain/slow-{number}" for number in range(30)]) == {200: 30}
+    made.wait(lambda: made.lines("cache is away") == 1, 5)
+    way.delay = 0.0
+    made.wait(lambda: made.hits("quick"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "edits"),
-    [(Redis, []), (Memcached, []), (Redis, [Edit(f"{CACHE}/breaker.py", "CALL = 0.25", "CALL = 2.5")])],
-    ids=["redis", "memcached", "too patient"],
-)
+@pytest.mark.parametrize("kind", ["redis", "memcached"])
 def test_a_slow_server_is_left_alone_until_it_is_quick_again(
-    projects: dict[str, Project], tmp_path: Path, kind: type[Server], edits: list[Edit]
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
-    with kind() as server, late(server) as way:
-        env = {"CACHE_URL": way.url}
-        with lab(projects[kind.scheme], tmp_path, server, *edits, env=env) as made:
-            made.wait(lambda: made.hits("warm"))
-            way.delay = 0.4
-            assert made.rush([f"/lab/get/plain/slow-{number}" for number in range(30)]) == {200: 30}
-            with pytest.raises(AssertionError) if edits else nullcontext():
-                made.wait(lambda: made.lines("cache is away") == 1, 5)
-            way.delay = 0.0
-            made.wait(lambda: made.hits("quick"))
+    server, project = request.getfixturevalue(kind), request.getfixturevalue(f"on_{kind}")
+    with Proxy(server.port) as way, lab(project, tmp_path, server, env=by_way_of(way, server)) as made:
+        leaves_it_alone(made, way)
+
+
+def by_way_of(way: Proxy, server: Server) -> dict[str, str]:
+    return {"CACHE_URL": server.url().replace(str(server.port), str(way.port))}
 
 
 def sees_the_change(made: Lab) -> None:
@@ -176,15 +125,32 @@ def sees_the_change(made: Lab) -> None:
     made.wait(lambda: made.hits("anything"))
     assert made.get("changing")["version"] == 2
     assert made.calls("changing") == 3
+    made.source(version=1)
 
 
 def test_an_invalidation_that_the_server_missed_is_made_up_for(running: Lab) -> None:
     sees_the_change(running)
 
 
-def test_an_invalidation_that_is_dropped_is_noticed(projects: dict[str, Project], tmp_path: Path) -> None:
-    edit = Edit(f"{CACHE}/readthrough.py", "await self._renew(dict(self.held))", "self.held.clear()")
-    with Redis() as server, lab(projects["redis"], tmp_path, server, edit) as made:
-        made.wait(lambda: made.hits("warm"))
-        with pytest.raises(AssertionError):
-            sees_the_change(made)
+@pytest.mark.sabotage
+@pytest.mark.parametrize(
+    ("sabotage", "proof"),
+    [
+        (Value("cache:CONFIRM", "1_000_000"), partial(survives, fault=hung)),
+        (Body("cache:ReadThrough.probe", "await self.backend.start()"), partial(survives, fault=full)),
+        (Body("cache:ReadThrough.probe", "self.held.clear()\nawait original()"), sees_the_change),
+    ],
+    ids=["a breaker that says nothing", "a probe that does not write", "an invalidation that is dropped"],
+)
+def test_a_sabotaged_cache_fails_the_proof(
+    on_redis: Project, tmp_path: Path, redis: Redis, sabotage: Sabotage, proof: Callable[[Lab], None]
+) -> None:
+    with lab(on_redis, tmp_path, redis, sabotage) as made:
+        turns_red(partial(proof, made), made)
+
+
+@pytest.mark.sabotage
+def test_who_waits_too_long_does_not_leave_a_slow_server_alone(on_redis: Project, tmp_path: Path, redis: Redis) -> None:
+    patient = Value("cache:CALL", "2.5")
+    with Proxy(redis.port) as way, lab(on_redis, tmp_path, redis, patient, env=by_way_of(way, redis)) as made:
+        turns_red(lambda: leaves_it_alone(made, way), made)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.caching.conftest import CACHE, Lab, lab
-from tests.projects import Edit, Project
+from tests.caching.conftest import FEATURE, Lab, lab, turns_red
+from tests.plant import Feature
+from tests.projects import Project
 from tests.proof import count
+from tests.sabotage import Body
 from tests.servers.redis import Redis
 
 pytestmark = [pytest.mark.servers, pytest.mark.timing]
@@ -18,6 +20,12 @@ SOURCE = 20  # ms
 MARGIN = 30  # ms
 LONGEST = 1_000  # ms, for whoever is under way when the cache hangs
 THINK = 0.03  # seconds between two requests of a worker: a machine that is full measures its own queue
+
+
+@pytest.fixture(scope="session")
+def as_emitted(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The laboratory in a service that waits as long as it is emitted to."""
+    return project.variant(tmp_path_factory.mktemp("hung") / "service", Feature("lab", FEATURE))
 
 
 def pace(made: Lab, seconds: float, path: str) -> list[float]:
@@ -53,7 +61,6 @@ def p99(taken: list[float]) -> float:
 
 def keeps_its_pace(made: Lab, seconds: float) -> None:
     assert made.server
-    made.wait(lambda: made.hits("warm"))
     made.source(ms=SOURCE)
     quiet = sum('"event":"request"' not in line for line in made.service.log.splitlines())
     alone = p99(pace(made, 4, "/lab/direct/alone"))  # the source without any cache, on this machine now
@@ -70,27 +77,20 @@ def keeps_its_pace(made: Lab, seconds: float) -> None:
     made.wait(lambda: made.hits("again"))
 
 
-def test_a_hung_redis_costs_fifty_workers_next_to_nothing(projects: dict[str, Project], tmp_path: Path) -> None:
-    with Redis() as server, lab(projects["redis"], tmp_path, server) as made:
+def test_a_hung_redis_costs_fifty_workers_next_to_nothing(as_emitted: Project, tmp_path: Path, redis: Redis) -> None:
+    with lab(as_emitted, tmp_path, redis) as made:
         keeps_its_pace(made, count(15, 60))  # the 50 that it takes to notice are few of them
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        Edit(f"{CACHE}/breaker.py", "self.recent.count(False) * 2 >= CALLS", "False"),
-        Edit(f"{CACHE}/breaker.py", "CALL = 0.25", "CALL = 5"),
-    ],
-    ids=["no breaker", "too patient"],
-)
-def test_a_cache_that_holds_requests_up_is_noticed(projects: dict[str, Project], tmp_path: Path, edit: Edit) -> None:
-    with Redis() as server, lab(projects["redis"], tmp_path, server, edit) as made, pytest.raises(AssertionError):
-        keeps_its_pace(made, 8)
+@pytest.mark.sabotage
+def test_without_a_breaker_a_hung_redis_holds_all_up(as_emitted: Project, tmp_path: Path, redis: Redis) -> None:
+    with lab(as_emitted, tmp_path, redis, Body("cache:Breaker.note", "return")) as made:
+        turns_red(lambda: keeps_its_pace(made, 8), made)
 
 
-def test_a_healthy_redis_under_a_cold_rush_is_never_away(projects: dict[str, Project], tmp_path: Path) -> None:
+def test_a_healthy_redis_under_a_cold_rush_is_never_away(as_emitted: Project, tmp_path: Path, redis: Redis) -> None:
     """Right after the start, 300 keys at once: connections are few, and the event loop is late."""
-    with Redis() as server, lab(projects["redis"], tmp_path, server) as made:
+    with lab(as_emitted, tmp_path, redis) as made:
         for number in range(count(3, 20)):
             assert made.rush([f"/lab/get/plain/cold-{number}-{key}" for key in range(300)]) == {200: 300}
         time.sleep(2)  # three probes would have failed by now

@@ -4,13 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.caching.conftest import CACHE, lab
-from tests.projects import Edit, Project
+from tests.caching.conftest import lab
+from tests.projects import Project
+from tests.sabotage import Body
 from tests.servers.memcached import Memcached
 from tests.servers.redis import Redis
 
 pytestmark = pytest.mark.servers
-QUICK = Edit("src/my_service/platform/secrets/files.py", "LOOK = 5", "LOOK = 0.2")
+LOGIN = "app:s3cr3t-one"
+
+
+@pytest.fixture
+def users(redis: Redis) -> Redis:
+    """A Redis on which the service has a login."""
+    redis.client().acl_setuser("app", enabled=True, passwords=["+s3cr3t-one"], keys=["*"], commands=["+@all"])
+    return redis
 
 
 def works_with_its_password(project: Project, folder: Path, server: Redis | Memcached) -> None:
@@ -25,15 +33,14 @@ def works_with_its_password(project: Project, folder: Path, server: Redis | Memc
 
     rotate(server.url("app:s3cr3t-wrong@"))
     env = {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(secret.parent)}
-    with lab(project.variant(folder / "quick", QUICK), folder, env=env) as made:
-        for number in range(30):
-            made.get(f"wrong-{number}")
+    with lab(project, folder, env=env) as made:
+        assert made.rush([f"/lab/get/plain/wrong-{number}" for number in range(30)]) == {200: 30}
         made.wait(lambda: made.lines("cache is away") == 1)
-        rotate(server.url("app:s3cr3t-one@"))
-        made.wait(lambda: made.lines("cache is back") == 1)
+        rotate(server.url(f"{LOGIN}@"))
+        made.wait(lambda: made.lines("cache is back") == 1, 5)
         made.wait(lambda: made.hits("right"))
         if isinstance(server, Redis):
-            admin = server.client("app:s3cr3t-one@")
+            admin = server.client(f"{LOGIN}@")
             admin.acl_setuser("app", enabled=True, passwords=["+s3cr3t-two"])
             rotate(server.url("app:s3cr3t-two@"))
             made.wait(lambda: made.lines("secret rotated") == 2)
@@ -49,21 +56,17 @@ def works_with_its_password(project: Project, folder: Path, server: Redis | Memc
         assert "s3cr3t" not in made.service.log
 
 
-def test_redis_takes_a_rotated_password_without_a_restart(projects: dict[str, Project], tmp_path: Path) -> None:
-    with Redis() as server:
-        server.client().acl_setuser("app", enabled=True, passwords=["+s3cr3t-one"], keys=["*"], commands=["+@all"])
-        works_with_its_password(projects["redis"], tmp_path, server)
+def test_redis_takes_a_rotated_password_without_a_restart(on_redis: Project, tmp_path: Path, users: Redis) -> None:
+    works_with_its_password(on_redis, tmp_path, users)
 
 
-def test_a_rotation_that_is_not_heard_is_noticed(projects: dict[str, Project], tmp_path: Path) -> None:
-    edit = Edit(f"{CACHE}/readthrough.py", "old, self.backend = self.backend, backend", "old = backend")
-    sick = projects["redis"].variant(tmp_path / "deaf", edit)
-    with Redis() as server:
-        server.client().acl_setuser("app", enabled=True, passwords=["+s3cr3t-one"], keys=["*"], commands=["+@all"])
-        with pytest.raises(AssertionError):
-            works_with_its_password(sick, tmp_path, server)
+def test_memcached_takes_its_password(on_memcached: Project, tmp_path: Path) -> None:
+    with Memcached(login=LOGIN) as server:
+        works_with_its_password(on_memcached, tmp_path, server)
 
 
-def test_memcached_takes_its_password(projects: dict[str, Project], tmp_path: Path) -> None:
-    with Memcached(login="app:s3cr3t-one") as server:
-        works_with_its_password(projects["memcached"], tmp_path, server)
+@pytest.mark.sabotage
+def test_a_rotation_that_is_not_heard_is_noticed(on_redis: Project, tmp_path: Path, users: Redis) -> None:
+    deaf = on_redis.variant(tmp_path / "deaf", Body("cache:ReadThrough.move", "await backend.close()"))
+    with pytest.raises(AssertionError, match="not within 5 s"):
+        works_with_its_password(deaf, tmp_path, users)

@@ -87,7 +87,10 @@ def test_a_wrong_rule_and_a_wrong_command_are_noticed(project: Project) -> None:
 def test_the_page_names_the_limits_of_the_code(project: Project) -> None:
     code = (project.root / ERRORS).read_text()
     page = " ".join((project.root / "docs/errors.md").read_text().split())
-    limits = {name: int(value) for name, value in re.findall(r"^(MAX_REPORTS_PER_KIND|MAX_KINDS|WINDOW_SECONDS) = (\d+)", code, re.M)}
+    limits = {
+        name: int(value)
+        for name, value in re.findall(r"^(MAX_REPORTS_PER_KIND|MAX_KINDS|WINDOW_SECONDS) = (\d+)", code, re.M)
+    }
     assert limits == {"MAX_REPORTS_PER_KIND": 10, "MAX_KINDS": 50, "WINDOW_SECONDS": 60}
     assert "at most ten reports leave per minute" in page
     assert f"of all together {limits['MAX_REPORTS_PER_KIND'] * (limits['MAX_KINDS'] + 1)}" in page

@@ -15,14 +15,10 @@ import httpx
 import psycopg
 
 from tests.projects import Project, Service
-from tests.servers.postgres import Postgres
 from tests.servers.process import ServerError
-from tests.servers.vault import Vault
-from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql
+from tests.servers.vault import Space
+from tests.vault.conftest import SLUG, Deployed, applied_sql
 
-ROOM = "src/my_service/platform/secrets"
-STORE, FILES, VAULT = f"{ROOM}/__init__.py", f"{ROOM}/files.py", f"{ROOM}/vault.py"
-DB = "src/my_service/platform/db.py"
 ITEMS = "/v1/items"
 SECRET = "hunter2-s3cret"
 SECONDS = 30.0
@@ -32,7 +28,7 @@ SECONDS = 30.0
 class Side:
     """A Vault with all that the service needs there, and the environment in which the service finds it."""
 
-    vault: Vault
+    vault: Space
     deployed: Deployed
     env: dict[str, str] = field(default_factory=dict)
     handed_out: str = ""  # the secret id that is in its file
@@ -48,38 +44,36 @@ class Side:
         return str(made["wrap_info"]["token"] if wrap else made["data"]["secret_id"])
 
 
-def deploy(
-    vault: Vault, project: Project, folder: Path, postgres: tuple[Postgres, str] | None = None, **times: Any
-) -> Side:
+def deploy(vault: Space, project: Project, folder: Path, database: str = "", **times: Any) -> Side:
     """Apply `deploy/vault/`, and log in by AppRole.
 
     Args:
-        vault: The server.
+        vault: Where.
         project: Whose folder it is.
         folder: For what belongs to the test.
-        postgres: With the address of a database: for users of the engine `database`.
+        database: Its address as its superuser: for users of the engine `database`.
         times: Of the tokens (`token_ttl`, `token_max_ttl`) and of those users (`default_ttl`, `max_ttl`), in seconds.
     """
     shutil.copytree(project.root / "deploy", folder / "deploy")
     side = Side(vault, Deployed(folder))
     token = {name: value for name, value in times.items() if name.startswith("token")}
     side.deployed.set("approle", **token)
-    if postgres:
+    if database:
         users = {name: value for name, value in times.items() if name not in token}
-        side.deployed.set("database", connection_url=applied_sql(side.deployed, *postgres), **users)
-    done = side.deployed.apply(vault.url, vault.root, {"VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD})
+        side.deployed.set("database", connection_url=applied_sql(side.deployed, database), **users)
+    done = side.deployed.apply(vault.env, vault.root)
     assert done.returncode == 0, done.stderr
     side.handed_out = side.secret_id()
     (folder / "secret-id").write_text(side.handed_out + "\n")
     side.env = {
         "SECRETS_BACKEND": "vault",
-        "VAULT_ADDR": vault.url,
+        **vault.env,
         "VAULT_AUTH_METHOD": "approle",
         "VAULT_ROLE_ID": vault.client().read(f"auth/approle/role/{SLUG}/role-id")["data"]["role_id"],
         "VAULT_SECRET_ID_FILE": str(folder / "secret-id"),
         "VAULT_SECRET_PATH": SLUG,
     }
-    if postgres:
+    if database:
         side.env["VAULT_DATABASE_ROLE"] = SLUG
     return side
 
@@ -120,10 +114,10 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def users(url: str) -> set[str]:
-    """Who has a connection to a database, besides its superuser."""
+    """Who has a connection to a database, besides its superuser and Vault."""
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT usename FROM pg_stat_activity WHERE datname = current_database()").fetchall()
-    return {str(row[0]) for row in rows} - {"postgres"}
+    return {str(row[0]) for row in rows} - {"postgres", "vault"}
 
 
 def swap(folder: Path, **files: str) -> None:

@@ -1,25 +1,36 @@
 """Secrets that were planted at the source are searched for in everything that the process emits."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.errors.test_faults import answering
-from tests.projects import Edit, Project
-from tests.secrets.conftest import ITEMS, ROOM, SECRET, Side, deploy
+from tests.plant import Feature
+from tests.projects import Project
+from tests.sabotage import Body, Sabotage, Value, package
+from tests.secrets.conftest import ITEMS, SECRET, Side, deploy
 from tests.servers.otlp import Collector
-from tests.servers.vault import Vault
+from tests.servers.vault import Space
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
-OWN = Edit(
-    "src/my_service/settings.py",
-    'can be told by its environment."""\n',
-    'can be told by its environment."""\n\n    api_key: SecretStr = SecretStr("")\n',
-)
-IMPORT = Edit(
-    "src/my_service/settings.py", "from .platform import", "from pydantic import SecretStr\n\nfrom .platform import"
-)
+OWN = """
+
+class Settings(Settings):
+    api_key: SecretStr = SecretStr("")
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A secret setting of the service's own."""
+
+    def apply(self, root: Path) -> None:
+        file = package(root) / "settings.py"
+        file.write_text(f"from pydantic import SecretStr\n{file.read_text()}{OWN}")
+
+
 # Shows what a careless feature could show: all that is reachable, as text.
 CARELESS = '''"""Careless."""
 
@@ -50,16 +61,12 @@ async def raised(request: Request) -> None:
 
 @pytest.fixture(scope="module")
 def careless(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = project.variant(tmp_path_factory.mktemp("careless") / "service", IMPORT, OWN)
-    feature = made.root / "src/my_service/features/careless"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(CARELESS)
-    return made
+    folder = tmp_path_factory.mktemp("careless") / "service"
+    return project.variant(folder, Setting(), Feature("careless", CARELESS))
 
 
 @pytest.fixture
-def side(vault: Vault, project: Project, tmp_path: Path) -> Side:
+def side(vault: Space, project: Project, tmp_path: Path) -> Side:
     return deploy(vault, project, tmp_path)
 
 
@@ -103,7 +110,7 @@ def emitted(project: Project, side: Side, database: str, folder: Path, collector
 
 def leaks(found: dict[str, str], side: Side) -> set[str]:
     """Where a secret, the secret id or a token came out."""
-    hidden = [SECRET, side.handed_out, *side.vault.store.tokens]
+    hidden = [SECRET, side.handed_out, *side.vault.tokens()]
     return {name for name, text in found.items() if any(each in text for each in hidden)}
 
 
@@ -115,13 +122,14 @@ def test_nothing_of_a_secret_leaves_the_process(
     assert leaks(found, side) == set()
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "where"),
+    ("sabotage", "where"),
     [
-        (Edit(f"{ROOM}/backend.py", " = field(repr=False)", ""), {"/careless/shown"}),
-        (Edit("src/my_service/platform/redaction.py", "hv[brs]", "hvx"), {"log", "spans", "lines", "reports"}),
+        (Value("secrets:Snapshot.values", "field()"), {"/careless/shown"}),
+        (Body("redaction:redact", "return value"), {"log", "spans", "lines", "reports"}),
     ],
-    ids=["snapshot", "token"],
+    ids=["snapshot", "redaction"],
 )
 def test_a_sabotaged_process_leaks_exactly_there(
     careless: Project,
@@ -129,10 +137,10 @@ def test_a_sabotaged_process_leaks_exactly_there(
     database_url: str,
     tmp_path: Path,
     collector: Collector,
-    edit: Edit,
+    sabotage: Sabotage,
     where: set[str],
 ) -> None:
-    sick = careless.variant(tmp_path / "sick", edit)
+    sick = careless.variant(tmp_path / "sick", sabotage)
     assert leaks(emitted(sick, side, database_url, tmp_path, collector), side) == where
 
 
@@ -148,16 +156,12 @@ except ValidationError as error:
     print(error, repr(error), error.errors(), error.json(), error.__context__, error.__cause__)
     traceback.print_exc()
 """
-CRASH = Edit(
-    "src/my_service/main.py",
-    "    return create_app(load(Settings)",
-    "    loaded = load(Settings)\n    1 / 0\n    return create_app(loaded",
-)
+CRASH = Body("main:app", "loaded = load(Settings)\n1 / 0\nreturn create_app(loaded)")
 
 
-def said(project: Project, folder: Path, *edits: Edit) -> dict[str, str]:
+def said(project: Project, folder: Path, *changes: Sabotage) -> dict[str, str]:
     """What validation errors and a crash at the start show of secrets that are in files."""
-    made = project.variant(folder / "made", *edits)
+    made = project.variant(folder / "made", *changes)
     wrong, right = folder / "wrong", folder / "right"
     for each, files in {
         wrong: {"port": SECRET, "log_level": SECRET},
@@ -185,10 +189,7 @@ def test_validation_errors_and_a_crash_show_no_value(project: Project, tmp_path:
     assert [name for name, text in said(project, tmp_path).items() if SECRET in text] == []
 
 
+@pytest.mark.sabotage
 def test_errors_as_pydantic_makes_them_would(project: Project, tmp_path: Path) -> None:
-    settings = "src/my_service/platform/settings.py"
-    kept = [
-        Edit(settings, "error.errors(include_input=False, include_url=False)", "error.errors()"),
-        Edit(settings, '"input": None}', '"input": e["input"]}'),
-    ]
-    assert [name for name, text in said(project, tmp_path, *kept).items() if SECRET in text] == ["errors"]
+    kept = Body("settings:RoomSettings.__init__", "super().__init__(**values)")
+    assert [name for name, text in said(project, tmp_path, kept).items() if SECRET in text] == ["errors"]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import Edit, Project, Service
-from tests.secrets.conftest import STORE, VAULT, deploy
-from tests.servers.vault import Vault
+from tests.projects import Change, Project, Service
+from tests.sabotage import Body, Value
+from tests.secrets.conftest import deploy
+from tests.servers.vault import Space
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
@@ -40,22 +41,30 @@ def test_what_is_said_nearer_wins(project: Project, tmp_path: Path) -> None:
     env = written(tmp_path / "s", LOG_LEVEL="ERROR\n", shutdown_drain_seconds="9", database_url="sqlite:///./kept.db")
     assert shown(own, **env, DATABASE_URL="")[0] == "ERROR 2.0 sqlite:///./kept.db"
     assert shown(own, **env, LOG_LEVEL="debug")[0] == "DEBUG 2.0 sqlite:///./kept.db"
-    last = Edit(
-        "src/my_service/platform/secrets/__init__.py", "return *super()", "return _Source(settings_cls), *super()"
+
+
+@pytest.mark.sabotage
+def test_a_backend_that_is_asked_first_would_win(project: Project, tmp_path: Path) -> None:
+    order = "return _Source(settings_cls), *super().settings_customise_sources(settings_cls, *sources, **named)"
+    sick = project.variant(tmp_path / "sick", Body("secrets:Settings.settings_customise_sources", order))
+    done = sick.run(
+        str(sick.venv / "bin/python"),
+        "-c",
+        SHOW,
+        env=written(tmp_path / "s", log_level="ERROR") | {"LOG_LEVEL": "debug"},
+        check=False,
     )
-    sick = own.variant(tmp_path / "sick", last)
-    assert sick.run(str(own.venv / "bin/python"), "-c", SHOW, env=env, check=False).stdout.split()[:2] != [
-        "DEBUG",
-        "2.0",
-    ]
+    assert not done.stdout.startswith("DEBUG")
 
 
-def test_by_default_nothing_of_it_is_imported(project: Project, vault: Vault, tmp_path: Path) -> None:
+def test_by_default_nothing_of_it_is_imported(project: Project, vault: Space, tmp_path: Path) -> None:
     assert shown(project)[1] == "False False []"
     side = deploy(vault, project, tmp_path)
     side.write(log_level="ERROR")
     assert shown(project, **side.env)[1] == "True False ['log_level']"
-    without = project.variant(tmp_path / "without", Edit("src/my_service/main.py", "set()", '{"secrets"}'))
+    without = project.variant(
+        tmp_path / "without", Body("main:app", 'return create_app(load(Settings), without={"secrets"})')
+    )
     assert shown(without)[1] == "False True []"
 
 
@@ -64,11 +73,6 @@ def test_migrate_finds_its_database_there(project: Project, tmp_path: Path) -> N
     assert project.cli("migrate", env=env, check=True).stdout.startswith("schema at")
     with sqlite3.connect(tmp_path / "kept.db") as connection:
         assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
-    only = Edit("src/my_service/ops/migrate.py", 'load(settings_for("db"))', "load(Settings)")
-    sick = project.variant(tmp_path / "sick", only, Edit("src/my_service/ops/migrate.py", "part(load", "(load"))
-    env = written(tmp_path / "t", database_url=f"sqlite:///{tmp_path}/other.db")
-    sick.cli("migrate", env=env)
-    assert not (tmp_path / "other.db").exists()
 
 
 def slowest(service: Service) -> float:
@@ -82,30 +86,30 @@ def slowest(service: Service) -> float:
     return worst * 1000
 
 
-def delay(project: Project, vault: Vault, folder: Path, *edits: Edit) -> float:
+def delay(project: Project, vault: Space, folder: Path, *changes: Change) -> float:
     """By how much a Vault that is asked all the time and takes five seconds makes the slowest request slower."""
     side = deploy(vault, project, folder)
     side.write(log_level="WARNING", database_url=f"sqlite:///{folder}/x.db")
     migrated(project, f"sqlite:///{folder}/x.db")
-    often = (Edit(VAULT, "POLL = 60", "POLL = 0.1"), Edit(VAULT, "TIMEOUT = (2, 5)", "TIMEOUT = (2, 30)"))
-    with project.variant(folder / "made", *often, *edits).serve(folder / "run", side.env) as service:
+    often = (Value("secrets:POLL", "0.1"), Value("secrets:TIMEOUT", "(2, 30)"))
+    with project.variant(folder / "made", *often, *changes).serve(folder / "run", side.env) as service:
         service.client.get("/v1/items")  # the first one connects
         usual = min(slowest(service), slowest(service))
-        with vault.fault(delay=5.0):
-            time.sleep(0.5)
-            worst = min(slowest(service), slowest(service))  # neighbours may delay one; Vault is slow in both
-            vault.over.set()
+        vault.network.delay = 5.0
+        time.sleep(0.5)
+        worst = min(slowest(service), slowest(service))  # neighbours may delay one; Vault is slow in both
+        vault.network.stop()
     print(f"\nslowest request: {usual:.1f} ms, beside a Vault that takes 5 s {worst:.1f} ms")
     return worst - usual
 
 
 @pytest.mark.timing
-def test_a_slow_vault_delays_no_request(project: Project, vault: Vault, tmp_path: Path) -> None:
+def test_a_slow_vault_delays_no_request(project: Project, vault: Space, tmp_path: Path) -> None:
     assert delay(project, vault, tmp_path) < 50
-    assert len(vault.asked("metadata")) > 10
+    assert vault.asked("metadata") > 10
 
 
+@pytest.mark.sabotage
 @pytest.mark.timing
-def test_a_vault_that_is_asked_on_the_event_loop_would(project: Project, vault: Vault, tmp_path: Path) -> None:
-    edit = Edit(STORE, "self._take(await _apart(backend.read))", "self._take(backend.read())")
-    assert delay(project, vault, tmp_path, edit) > 2000
+def test_a_vault_that_is_asked_on_the_event_loop_would(project: Project, vault: Space, tmp_path: Path) -> None:
+    assert delay(project, vault, tmp_path, Body("secrets:_apart", "return call()")) > 2000

@@ -16,7 +16,7 @@ from tests.servers.postgres import open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
 from tests.servers.redis import Redis
-from tests.servers.vault import Vault
+from tests.servers.vault import OpenBao
 
 
 def bugsink() -> str:
@@ -64,9 +64,9 @@ def alertmanager() -> str:
         return server.version
 
 
-def vault() -> str:
-    with Vault() as server:
-        return f"our own on {server.url}, driven by hvac {version('hvac')}"
+def openbao() -> str:
+    with OpenBao() as server:
+        return server.version
 
 
 def memcached() -> str:
@@ -85,13 +85,13 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Chromium": chromium,
     "Memcached": memcached,
     "NGINX": nginx,
+    "OpenBao": openbao,
     "OTLP receiver": otlp,
     "PgBouncer": pgbouncer,
     "PostgreSQL": postgres,
     "Prometheus": prometheus,
     "Redis": redis,
     "Secrets Manager": secrets_manager,
-    "Vault stand-in": vault,
 }
 
 

@@ -12,7 +12,7 @@ from tests.servers.memcached import Memcached
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.redis import Redis
-from tests.servers.vault import Vault
+from tests.servers.vault import OpenBao, Space
 
 
 @pytest.fixture
@@ -76,9 +76,15 @@ def collector() -> Iterator[Collector]:
         yield opened
 
 
-@pytest.fixture
-def vault() -> Iterator[Vault]:
-    """A stand-in for Vault for one test, which fails if something was asked that the recorded table has no row for."""
-    with Vault() as server:
+@pytest.fixture(scope="session")
+def bao() -> Iterator[OpenBao]:
+    """The worker's OpenBao. A test that stops it opens its own; one that seals it unseals it."""
+    with OpenBao() as server:
         yield server
-    assert server.unknown == []
+
+
+@pytest.fixture
+def vault(bao: OpenBao) -> Iterator[Space]:
+    """A namespace of OpenBao for one test."""
+    with bao.space() as space:
+        yield space

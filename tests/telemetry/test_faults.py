@@ -23,6 +23,7 @@ pytestmark = pytest.mark.servers
 FLUSH = 5.0  # seconds for all signals together
 MARGIN = 3.0  # seconds for a process to end on a busy machine
 SIGNALS = {"OTEL_LOGS_EXPORTER": "otlp"}  # the third besides traces and metrics
+PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "15"}  # an exporter alone would keep the process from its end so long
 FOREVER = float("inf")
 
 
@@ -51,7 +52,7 @@ FAULTS = pytest.mark.parametrize("fault", [refused, slow, hung], ids=["refused",
 
 def leaves(project: Project, folder: Path, collector: Collector) -> tuple[int, float]:
     """Serve some requests, then SIGTERM: the exit code and the seconds."""
-    with watch(project, folder, collector, **SIGNALS) as watched:
+    with watch(project, folder, collector, **SIGNALS, **PATIENT) as watched:
         for number in range(count(100, 1000)):
             assert watched.service.client.get(f"/watch/plain/{number}").status_code == 200
         time.sleep(0.5)  # exports are under way

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 
 from tests.projects import render
-from tests.servers.postgres import Postgres
 
 SLUG = "my-service"
 VAULTS_PASSWORD = "of-the-role-vault"
@@ -41,11 +40,11 @@ class Deployed:
         made = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         file.write_text(head + found + "\n".join([*made, *kept]) + blank + others)
 
-    def apply(self, url: str, token: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run the script as an administrator does."""
+    def apply(self, env: Mapping[str, str], token: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        """Run the script as an administrator does; `env` says where the server is."""
         return subprocess.run(
             [sys.executable, self.folder / "apply.py"],
-            env={"VAULT_ADDR": url, "VAULT_TOKEN": token, **(env or {})},
+            env={**env, "VAULT_TOKEN": token, "VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD, **more},
             capture_output=True,
             text=True,
             check=False,
@@ -69,9 +68,8 @@ def deployed(rendered: Path, tmp_path: Path) -> Deployed:
     return Deployed(copied(rendered, tmp_path))
 
 
-def applied_sql(deployed: Deployed, postgres: Postgres, url: str = "") -> str:
-    """Run roles.sql and role.sql in a database, a new one if none is named: its address as `vault.toml` has it."""
-    url = url or postgres.create_database()
+def applied_sql(deployed: Deployed, url: str) -> str:
+    """Run roles.sql and role.sql in a database: its address as `vault.toml` has it."""
     with psycopg.connect(url, autocommit=True) as connection:
         for file in ("../postgres/roles.sql", "role.sql"):
             connection.execute((deployed.folder / file).read_bytes())

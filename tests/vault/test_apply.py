@@ -1,25 +1,38 @@
 """`deploy/vault/apply.py`: it makes what is not there, mends what differs, leaves alone what is right."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import hvac
 import psycopg
 import pytest
 
-from tests.servers.postgres import Postgres
+from tests.projects import Project
 from tests.servers.process import free_port
-from tests.servers.vault import Vault
-from tests.vault.conftest import VAULTS_PASSWORD, Deployed, applied_sql
+from tests.servers.vault import OpenBao, Reviewer, Space
+from tests.vault.conftest import SLUG, Deployed, applied_sql
 
 pytestmark = pytest.mark.servers
-ROLE = "auth/approle/role/my-service"
+ROLE = f"auth/approle/role/{SLUG}"
+DEVICE = "sys/audit/stdout"
 
 
-def test_the_second_run_changes_nothing(vault: Vault, deployed: Deployed, postgres: Postgres) -> None:
-    deployed.set("kubernetes", host="https://kubernetes.default.svc")
-    deployed.set("database", connection_url=applied_sql(deployed, postgres))
-    first = deployed.apply(vault.url, vault.root, {"VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD})
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Reviewer]:
+    """A cluster that is asked whose token it is."""
+    (tmp_path / "cluster").mkdir()
+    with Reviewer(tmp_path / "cluster") as reviewer:
+        yield reviewer
+
+
+def test_the_second_run_changes_nothing(vault: Space, deployed: Deployed, database_url: str, cluster: Reviewer) -> None:
+    deployed.set("kubernetes", host=cluster.url, ca_file=str(cluster.ca))
+    deployed.set("database", connection_url=applied_sql(deployed, database_url))
+    first = deployed.apply(vault.env, vault.root)
     assert (first.returncode, first.stderr) == (0, "")
+    left = f"{DEVICE}: left alone, audit devices belong to the whole server and not to a namespace"
     assert first.stdout.splitlines() == [
-        "sys/audit/stdout: made",
+        left,
         "sys/policies/acl/my-service: made",
         "sys/auth/approle: made",
         f"{ROLE}: made",
@@ -29,19 +42,20 @@ def test_the_second_run_changes_nothing(vault: Vault, deployed: Deployed, postgr
         "sys/mounts/database: made",
         "database/config/my-service: made",
         "database/roles/my-service: made",
-        "changes: 10",
+        "changes: 9",
     ]
-    asked = len(vault.seen)
-    again = deployed.apply(vault.url, vault.root, {"VAULT_DATABASE_PASSWORD": VAULTS_PASSWORD})
-    assert (again.returncode, again.stdout, again.stderr) == (0, "nothing to change\n", "")
-    assert {each.method for each in vault.seen[asked:]} == {"GET"}
+    wrote = vault.written()
+    assert f"database/roles/{SLUG}" in wrote
+    again = deployed.apply(vault.env, vault.root)
+    assert (again.returncode, again.stdout, again.stderr) == (0, f"{left}\nnothing to change\n", "")
+    assert vault.written() == wrote
 
 
-def test_what_somebody_changed_by_hand_is_changed_back_and_named(vault: Vault, deployed: Deployed) -> None:
-    assert deployed.apply(vault.url, vault.root).returncode == 0
+def test_what_somebody_changed_by_hand_is_changed_back_and_named(vault: Space, deployed: Deployed) -> None:
+    assert deployed.apply(vault.env, vault.root).returncode == 0
     vault.client().write_data(ROLE, data={"token_ttl": "90s", "token_policies": ["my-service", "admin"]})
     vault.client().sys.create_or_update_acl_policy("my-service", 'path "*" { capabilities = ["read"] }')
-    assert deployed.apply(vault.url, vault.root).stdout.splitlines() == [
+    assert deployed.apply(vault.env, vault.root).stdout.splitlines()[1:] == [
         "sys/policies/acl/my-service: changed policy",
         f"{ROLE}: changed token_policies, token_ttl",
         "changes: 2",
@@ -50,79 +64,127 @@ def test_what_somebody_changed_by_hand_is_changed_back_and_named(vault: Vault, d
     assert (role["token_ttl"], role["token_policies"]) == (1200, ["my-service"])
 
 
-def test_a_pod_logs_in_by_its_service_account_and_no_other(vault: Vault, deployed: Deployed) -> None:
-    deployed.set("kubernetes", host="https://kubernetes.default.svc")
-    assert deployed.apply(vault.url, vault.root).returncode == 0
-    vault.store.accounts |= {"of-mine": ("my-service", "my-service"), "of-another": ("my-service", "default")}
-    pod = hvac.Client(vault.url)
-    assert pod.auth.kubernetes.login("my-service", "of-mine")["auth"]["policies"] == ["my-service"]
+def test_openbao_has_its_audit_device_from_its_configuration(bao: OpenBao, deployed: Deployed) -> None:
+    """It is said and no error that none can be made, and one that is there is right."""
+    env = {"VAULT_ADDR": bao.url}
+    done = deployed.apply(env, bao.root)
+    line = f"{DEVICE}: left alone, OpenBao makes it from its own configuration; vault.toml has the line"
+    assert (done.returncode, done.stderr, done.stdout.splitlines()[0]) == (0, "", line)
+    deployed.set("audit", path="seen")
+    again = deployed.apply(env, bao.root)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "nothing to change\n", "")
+
+
+def test_by_tls_and_where_the_server_lets_it_an_audit_device_is_made(
+    deployed: Deployed, project: Project, tmp_path: Path
+) -> None:
+    """As with Vault; and the service itself reads by TLS, from a server whose CA it was told."""
+    with OpenBao(tls=True, more="unsafe_allow_api_audit_creation = true") as server:
+        stranger = deployed.apply({"VAULT_ADDR": server.url}, server.root)
+        assert (stranger.returncode, stranger.stderr) == (2, f"apply: {server.url} does not answer (SSLError)\n")
+        env = {"VAULT_ADDR": server.url, "VAULT_CACERT": str(server.ca)}
+        done = deployed.apply(env, server.root)
+        assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{DEVICE}: made"), done.stderr
+        server.kill()
+        server.start()
+        assert deployed.apply(env, server.root).stdout == "nothing to change\n"
+
+        admin = server.client()
+        admin.secrets.kv.v2.create_or_update_secret(SLUG, {"database_url": f"sqlite:///{tmp_path}/x.db"})
+        (tmp_path / "id").write_text(admin.auth.approle.generate_secret_id(SLUG)["data"]["secret_id"])
+        env |= {"SECRETS_BACKEND": "vault", "VAULT_AUTH_METHOD": "approle", "VAULT_SECRET_PATH": SLUG}
+        env["VAULT_ROLE_ID"] = admin.auth.approle.read_role_id(SLUG)["data"]["role_id"]
+        env["VAULT_SECRET_ID_FILE"] = str(tmp_path / "id")
+        with project.serve(tmp_path / "run", env) as service:
+            said = service.client.get("/readyz").json()["parts"]["secrets"]["evidence"]
+        assert said == "secrets of Vault are current: 1"
+        read = "from my_service.main import app"
+        quick = "from my_service.platform import secrets; secrets.PATIENCE = 0.5; "
+        told = project.run(
+            str(project.venv / "bin/python"), "-c", quick + read, env={**env, "VAULT_CACERT": ""}, check=False
+        )
+        assert (told.returncode, "auth/approle/login: SSLError; gave up" in told.stderr) == (1, True)
+
+
+def test_a_pod_logs_in_by_its_service_account_and_no_other(vault: Space, deployed: Deployed, cluster: Reviewer) -> None:
+    deployed.set("kubernetes", host=cluster.url, ca_file=str(cluster.ca))
+    assert deployed.apply(vault.env, vault.root).returncode == 0
+    mine, others = cluster.issue(SLUG, SLUG), cluster.issue(SLUG, "default")
+    pod = hvac.Client(vault.url, namespace=vault.name)
+    assert pod.auth.kubernetes.login(SLUG, mine)["auth"]["policies"] == [SLUG]
     with pytest.raises(hvac.exceptions.Forbidden):
-        pod.auth.kubernetes.login("my-service", "of-another")
+        pod.auth.kubernetes.login(SLUG, others)
+    cluster.accounts.clear()  # the pod is gone
+    with pytest.raises(hvac.exceptions.Forbidden):
+        pod.auth.kubernetes.login(SLUG, mine)
 
 
-def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Deployed, postgres: Postgres) -> None:
-    applied_sql(deployed, postgres, url := postgres.create_database())
-    applied_sql(deployed, postgres, url)
-    with psycopg.connect(url) as connection:
+def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Deployed, database_url: str) -> None:
+    for _ in range(2):
+        applied_sql(deployed, database_url)
+    with psycopg.connect(database_url) as connection:
         connection.execute("CREATE ROLE app_user LOGIN IN ROLE my_service_app")
         connection.execute("SET ROLE my_service_owner; CREATE TABLE later (id int)")
-    with psycopg.connect(url, user="app_user") as connection:
+    with psycopg.connect(database_url, user="app_user") as connection:
         connection.execute("INSERT INTO later VALUES (1)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("CREATE TABLE another (id int)")
-    with psycopg.connect(url, user="vault") as connection:
+    with psycopg.connect(database_url, user="vault") as connection:
         connection.execute("CREATE ROLE made IN ROLE my_service_app; DROP ROLE made")
         connection.rollback()
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP ROLE app_user")
 
 
-@pytest.mark.parametrize(
-    "mistake", ["no address", "no token", "nobody", "a wrong token", "sealed", "broken TOML", "no policy"]
-)
-def test_a_mistake_is_one_line_without_a_secret(vault: Vault, deployed: Deployed, mistake: str) -> None:
-    url, token = vault.url, vault.root
-    expected = {
-        "no address": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
-        "no token": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
-        "nobody": "http://127.0.0.1:{port} does not answer (ConnectionError)",
-        "a wrong token": "audit: the token may not do this (403)",
-        "sealed": f"{url} is sealed, or down (503)",
-        "broken TOML": "vault.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
-        "no policy": "vault.toml: [policy] name is missing ('policy')",
-    }
-    port = free_port()
+MISTAKES = {
+    "no address": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
+    "no token": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
+    "nobody": "http://127.0.0.1:{port} does not answer (ConnectionError)",
+    "a wrong token": "policy: the token may not do this (403)",
+    "sealed": "{url} is sealed, or down (503)",
+    "broken TOML": "vault.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
+    "no policy": "vault.toml: [policy] name is missing ('policy')",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_without_a_secret(vault: Space, deployed: Deployed, mistake: str) -> None:
+    env, token, port = vault.env, vault.root, free_port()
     match mistake:
         case "no address":
-            url = ""
+            env = {}
         case "no token":
             token = ""
         case "nobody":
-            url = f"http://127.0.0.1:{port}"
+            env |= {"VAULT_ADDR": f"http://127.0.0.1:{port}"}
         case "a wrong token":
             token = "hvs.not-an-administrators"
         case "sealed":
-            vault.state = "sealed"
+            vault.bao.seal()
         case "no policy":
             (deployed.folder / "vault.toml").write_text("[kv]\nmount = 'secret'\n")
         case _:
             (deployed.folder / "vault.toml").write_text("[broken\n")
-    done = deployed.apply(url, token)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"apply: {expected[mistake].format(port=port)}\n"
-    assert not vault.client().read("sys/policies/acl/my-service") if vault.state == "active" else True
+    try:
+        done = deployed.apply(env, token)
+    finally:
+        vault.bao.unseal()
+    assert done.returncode == 2
+    assert done.stderr == f"apply: {MISTAKES[mistake].format(port=port, url=vault.url)}\n"
+    assert not vault.client().read("sys/policies/acl/my-service")
 
 
-def test_a_part_that_is_refused_does_not_keep_the_others_from_being_made(
-    vault: Vault, deployed: Deployed, postgres: Postgres
-) -> None:
-    vault.store.mounts["secret/"] = {"type": "kv", "options": {"version": "1"}, "config": {}}
+def test_a_part_that_is_refused_does_not_keep_the_others_from_being_made(vault: Space, deployed: Deployed) -> None:
+    vault.client().write_data("sys/mounts/old", data={"type": "kv", "options": {"version": "1"}})
+    deployed.set("kv", mount="old")
     wrong = f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{free_port()}/orders"
+    deployed.set("kubernetes", host="https://kubernetes.test", ca_file="lost.pem")
     deployed.set("database", connection_url=wrong)
-    done = deployed.apply(vault.url, vault.root, {"VAULT_DATABASE_PASSWORD": "a-planted-password"})
+    done = deployed.apply(vault.env, vault.root, VAULT_DATABASE_PASSWORD="a-planted-password")
     assert done.returncode == 1
-    kv, database = done.stderr.splitlines()
-    assert kv == "apply: kv: sys/mounts/secret: there is another kv; name a new path in vault.toml"
-    assert database.startswith("apply: database: error creating database object: error verifying connection")
+    kv, kubernetes, database = done.stderr.splitlines()
+    assert kv == "apply: kv: sys/mounts/old: there is another kv; name a new path in vault.toml"
+    assert kubernetes.startswith("apply: kubernetes: [Errno 2] No such file or directory")
+    assert database.startswith("apply: database: error creating database object: error verifying ")
     assert f"{ROLE}: made" in done.stdout
     assert "a-planted-password" not in done.stdout + done.stderr

@@ -41,7 +41,7 @@ _FORMS = re.compile(
     r"|(?P<scheme>(?<![\w-])(?:basic|bearer|digest|negotiate)\s{1,3})[\w.~+/=:-]{6,}+"
     # JWT, Vault and OpenBao, GitHub, GitLab, Slack, Stripe and OpenAI, AWS, Google, npm, PyPI, age
     r"|(?P<token>(?<!-)(?=[abeghnprsx])(?:eyJ[\w-]{5,}+\.[\w.-]++|hv[brs]\.[\w-]{8,}+"
-    r"|[brs]\.(?=[a-z]{0,23}\d)[a-z\d]{24}(?![\w.-])|gh[opsu]_\w{16,}+"
+    r"|[brs]\.(?=[a-z]{0,23}\d)[a-z\d]{24}(?:\.[a-z\d]{6})?(?![\w.-])|gh[opsu]_\w{16,}+"
     r"|github_pat_\w{16,}+|glpat-[\w-]{12,}+|xox[a-z]-[\w-]{8,}+"
     r"|[prs]k[_-][\w-]{12,}+|(?-i:A[KS]IA[A-Z0-9]{12,}+|AIza[\w-]{20,}+)"
     r"|npm_\w{20,}+|pypi-[\w-]{16,}+|AGE-SECRET-KEY-\w++))"

@@ -66,7 +66,7 @@ class Store:
         self.fixed = frozenset(fixed)
         self.values: dict[str, str] = {}
         self.listeners: list[_Listener] = []
-        self.wait_seconds = 0.0
+        self.wait_seconds = self.loaded = 0.0
         self.trouble: type[Exception] | None = None
 
     def load(self) -> None:
@@ -80,6 +80,7 @@ class Store:
         while self.backend:
             try:
                 self._take(self.backend.read())
+                self.loaded = time.monotonic()
                 return
             except SourceUnavailable as error:
                 tries += 1
@@ -112,6 +113,7 @@ class Store:
     async def follow(self, backend: Backend) -> None:
         """Keep the values current until cancelled: nothing that a backend does ends this."""
         tries = 0
+        self.wait_seconds -= time.monotonic() - self.loaded  # what the start took since then counts for short leases
         while True:
             await asyncio.sleep(self.wait_seconds)
             try:
