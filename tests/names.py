@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from tests.projects import ROOT, Project, export, render
 
 FILE = ROOT / "includes" / "names.jinja"
-TEXT = """{{#- Names that a package must not take, written by `python -m tests.names`: Python's modules and keywords, and what
-    a service's environment holds: modules, distributions (no project depends on its own name), commands. -#}}
+TEXT = """{{#- Names that no package may take, written by `python -m tests.names`: Python's modules and keywords, and
+    what a service's environment holds: modules, distributions (no project depends on its own name), commands. -#}}
 {{%- set taken -%}}
 {names}
 {{%- endset -%}}

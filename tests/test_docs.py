@@ -48,6 +48,7 @@ def test_a_changed_question_makes_its_page_stale_until_it_is_built(checkout: Pat
     assert build(checkout, "--check").returncode == 0
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("page", "change"),
     [

@@ -95,6 +95,7 @@ def test_a_combination_renders_clean(template: Path, tmp_path: Path, row: Row) -
     assert faults(folder) == []
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("file", "text", "fault"),
     [

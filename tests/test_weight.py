@@ -101,6 +101,7 @@ def test_a_service_keeps_within_its_budget(template: Path, tmp_path: Path, name:
     assert found.over(BUDGETS[name]) == []
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("plant", "text", "over"),
     [
@@ -141,6 +142,7 @@ def test_the_readme_says_what_it_weighs(template: Path, tmp_path: Path) -> None:
     assert table(template, tmp_path / "as it is") in readme, "paste what `python -m tests.test_weight` prints"
 
 
+@pytest.mark.sabotage
 def test_a_heavier_service_makes_the_readme_stale(tmp_path: Path) -> None:
     heavier = export(tmp_path)
     before = table(heavier, tmp_path / "before")

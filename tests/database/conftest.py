@@ -1,6 +1,7 @@
 """A database as production has it: roles applied, migrated by the migrator, used by the app."""
 
 import re
+import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,34 +11,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.projects import Edit, Project, Service
+from tests.plant import Revision
+from tests.projects import Project, Service
+from tests.sabotage import Value
 from tests.servers.postgres import Postgres, open_postgres
 
 ITEMS = "/v1/items"
 ROLES = "deploy/postgres/roles.sql"
-DB = "src/my_service/platform/db.py"
-FAULTS = "src/my_service/platform/db_faults.py"
-ENV = "migrations/env.py"
-MIGRATE = "src/my_service/ops/migrate.py"
 NEW = {"name": "lamp"}
-# Waits that a proof need not sit through.
-HASTY = (Edit(ENV, "LOCK_WAIT = 3", "LOCK_WAIT = 1"), Edit(MIGRATE, "uniform(1, 4)", "uniform(0.1, 0.3)"))
-REVISION = '''"""A later one."""
-
-import sqlalchemy as sa
-from alembic import context, op
-
-revision = "{name}"
-down_revision = "{after}"
-branch_labels = None
-depends_on = None
-
-
-{body}
-
-def downgrade() -> None:
-    pass
-'''
+# A wait that a proof need not sit through.
+HASTY = Value("migrations.env:LOCK_WAIT", "1")
 
 
 @dataclass(frozen=True)
@@ -78,14 +61,14 @@ def copy(project: Project, server: Postgres, model: Database) -> Database:
     return Database(server.url(name))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
-    """A server that a module may restart and spoil, as long as it mends it."""
+    """The worker's server for this folder: a test may restart and spoil it, as long as it mends it."""
     with open_postgres() as opened:
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(project: Project, server: Postgres) -> Database:
     """A database with roles and schema, to be copied."""
     made = Database(server.create_database())
@@ -105,24 +88,21 @@ Later = Callable[..., Project]
 
 @pytest.fixture
 def later(project: Project, tmp_path: Path) -> Later:
-    """A later version of the service: each body is one more revision."""
+    """A later version of the service: each text is the `upgrade` of one more revision."""
 
     def made(*bodies: str) -> Project:
-        newer = project.variant(tmp_path / "later", *HASTY)
-        for number, body in enumerate(bodies, 2):
-            text = REVISION.format(name=f"{number:04}", after=f"{number - 1:04}", body=body)
-            (newer.root / f"migrations/versions/{number:04}_later.py").write_text(text)
-        return newer
+        revisions = [Revision(body, f"{number:04}", f"{number - 1:04}") for number, body in enumerate(bodies, 2)]
+        return project.variant(tmp_path / "later", HASTY, *revisions)
 
     return made
 
 
 def recipe(project: Project, heading: str) -> str:
-    """The migration that docs/database.md shows below a heading."""
+    """The `upgrade` that docs/database.md shows below a heading."""
     text = (project.root / "docs/database.md").read_text().partition(f"### {heading}\n")[2]
-    found = re.search(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    found = re.search(r"^```python\ndef upgrade\(\) -> None:\n(.*?)^```$", text, re.M | re.S)
     assert found, heading
-    return found[1]
+    return textwrap.dedent(found[1])
 
 
 @contextmanager

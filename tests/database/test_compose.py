@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from tests.database.conftest import Database
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Line
 from tests.servers.postgres import open_postgres
 
 pytestmark = pytest.mark.servers
@@ -65,17 +67,18 @@ def test_it_gives_the_roles_of_production_and_shows_what_is_slow(project: Projec
     serves_developers(project)
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    "sabotage",
     [
-        Edit(COMPOSE, "log_min_duration_statement=100", "log_min_duration_statement=-1"),
-        Edit(COMPOSE, "ALTER ROLE my_service_app PASSWORD 'local';", ""),
+        Line(COMPOSE, "postgres -c", "postgres -c shared_preload_libraries=pg_stat_statements"),
+        Line(COMPOSE, "ALTER ROLE my_service_app PASSWORD"),
     ],
     ids=["silent", "no password"],
 )
-def test_a_spoiled_file_is_noticed(project: Project, tmp_path: Any, edit: Edit) -> None:
+def test_a_spoiled_file_is_noticed(project: Project, tmp_path: Path, sabotage: Line) -> None:
     with pytest.raises(AssertionError):
-        serves_developers(project.variant(tmp_path / "sick", edit))
+        serves_developers(project.variant(tmp_path / "sick", sabotage))
 
 
 def test_without_a_database_there_is_none(bare_project: Project) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database.conftest import DB, ITEMS, NEW, Database, serving
-from tests.projects import Edit, Project, Service
+from tests.database.conftest import ITEMS, NEW, Database, serving
+from tests.projects import Project, Service
 from tests.proof import count
+from tests.sabotage import Body, Sabotage, Value
 from tests.servers.postgres import Postgres, Standby
 
 pytestmark = pytest.mark.servers
@@ -113,14 +114,15 @@ def test_a_promoted_standby_is_found_without_a_restart(
 
 
 SABOTAGES = [
-    ("demoted", Edit(DB, 'event.listen(engine.sync_engine, "handle_error", leave_read_only)', "pass"), 4),
-    ("hung", Edit(DB, "asyncio.timeout(PATIENCE)", "asyncio.timeout(ANSWER)"), 45),
+    ("demoted", Body("db:leave_read_only", "pass"), 4),
+    ("hung", Value("db:PATIENCE", "ANSWER"), 45),
 ]
 
 
-@pytest.mark.parametrize(("fate", "edit", "seconds"), SABOTAGES[: count(1, 2)])
+@pytest.mark.sabotage
+@pytest.mark.parametrize(("fate", "sabotage", "seconds"), SABOTAGES[: count(1, 2)])
 def test_a_service_that_keeps_to_its_connections_is_noticed(
-    project: Project, server: Postgres, model: Database, tmp_path: Path, fate: str, edit: Edit, seconds: float
+    project: Project, server: Postgres, model: Database, tmp_path: Path, fate: str, sabotage: Sabotage, seconds: float
 ) -> None:
     with pytest.raises(AssertionError, match="did not work again"):
-        survives(project.variant(tmp_path / "sick", edit), server, model, tmp_path / "run", fate, seconds)
+        survives(project.variant(tmp_path / "sick", sabotage), server, model, tmp_path / "run", fate, seconds)

@@ -11,8 +11,9 @@ import httpx
 import psycopg
 import pytest
 
-from tests.database.conftest import DB, FAULTS, ITEMS, NEW, Database, lines, serving
-from tests.projects import Edit, Project, Service
+from tests.database.conftest import ITEMS, NEW, Database, lines, serving
+from tests.projects import Project, Service
+from tests.sabotage import Argument, Body, Sabotage, Value
 from tests.servers.postgres import Postgres
 
 pytestmark = pytest.mark.servers
@@ -74,7 +75,7 @@ def reads_on(service: Service, server: Postgres) -> None:
         try:
             set_read_only("on")
             eventually(lambda: service.client.post(ITEMS, json=NEW).status_code != 201)
-            for _ in range(8):
+            for _ in range(5):
                 problem(service.client.post(ITEMS, json=NEW), 503, "database-read-only")
                 assert service.client.get(ITEMS).status_code == 200
                 assert service.client.get("/readyz").status_code == 200
@@ -141,17 +142,17 @@ def test_time_outs_and_a_read_only_server_have_their_answers(
         reads_on(service, server)
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("proof", "edit", "shows"),
+    ("proof", "sabotage", "shows"),
     [
-        (reads_on, Edit(FAULTS, '"25006": READ_ONLY', '"25999": READ_ONLY'), "database-away"),
-        (reads_on, Edit(DB, "(InterfaceError, InternalError,", "(InterfaceError,"), "500"),
-        (reads_on, Edit(DB, "if read_only != self.read_only:", "if read_only:"), "== 1"),
-        (waits_for_a_lock, Edit(FAULTS, '"55P03": BUSY', '"55999": BUSY'), "500"),
-        (takes_too_long, Edit(FAULTS, '"57014": LATE', '"57999": LATE'), "database-away"),
-        (takes_too_long, Edit(DB, "pool_pre_ping=True", "pool_pre_ping=False"), "assert 503 == 200"),
+        (reads_on, Value("db:READ_ONLY", "AWAY"), "database-away"),
+        (reads_on, Body("db:Pool._look_at_mode", "self.read_only = False\nawait original(connection)"), "== 1"),
+        (waits_for_a_lock, Body("db:fault_of", "return None"), "500"),
+        (takes_too_long, Value("db:LATE", "AWAY"), "database-away"),
+        (takes_too_long, Argument("db:make_engine", "pool_pre_ping", "False"), "assert 503 == 200"),
     ],
-    ids=["read-only", "no handler", "says it each time", "lock", "too long", "no ping"],
+    ids=["read-only", "says it each time", "lock", "too long", "no ping"],
 )
 def test_a_sabotaged_answer_is_noticed(
     project: Project,
@@ -159,10 +160,10 @@ def test_a_sabotaged_answer_is_noticed(
     database: Database,
     tmp_path: Path,
     proof: Callable[[Service, Database | Postgres], None],
-    edit: Edit,
+    sabotage: Sabotage,
     shows: str,
 ) -> None:
-    sick = project.variant(tmp_path / "sick", edit)
+    sick = project.variant(tmp_path / "sick", sabotage)
     with serving(sick, tmp_path / "run", database) as service, pytest.raises(AssertionError, match=shows):
         proof(service, server if proof is reads_on else database)
 
@@ -188,16 +189,26 @@ def full(service: Service, database: Database) -> None:
     assert len(lines(service)) < 10, lines(service)
 
 
+def patient(database: Database) -> None:
+    """Let a statement wait for its lock as long as it takes."""
+    name = database.admin.rpartition("/")[2]
+    database.run(f"ALTER ROLE my_service_app IN DATABASE {name} SET lock_timeout = 0")
+
+
 def test_a_request_waits_for_a_connection_but_not_for_ever(
     project: Project, database: Database, tmp_path: Path
 ) -> None:
-    name = database.admin.rpartition("/")[2]
-    database.run(f"ALTER ROLE my_service_app IN DATABASE {name} SET lock_timeout = 0")
-    hasty = project.variant(tmp_path / "hasty", Edit(DB, "POOL_WAIT = 5", "POOL_WAIT = 1"))
+    patient(database)
+    hasty = project.variant(tmp_path / "hasty", Value("db:POOL_WAIT", "1"))
     with serving(hasty, tmp_path / "run", database, DB_POOL_SIZE="1", DB_POOL_EXTRA="1") as service:
         full(service, database)
+
+
+@pytest.mark.sabotage
+def test_a_pool_that_grows_is_noticed(project: Project, database: Database, tmp_path: Path) -> None:
+    patient(database)
     with (
-        serving(hasty, tmp_path / "big", database, DB_POOL_SIZE="3", DB_POOL_EXTRA="0") as service,
+        serving(project, tmp_path, database, DB_POOL_SIZE="3", DB_POOL_EXTRA="0") as service,
         pytest.raises(httpx.ReadTimeout),  # a larger pool has a connection for the third
     ):
         full(service, database)

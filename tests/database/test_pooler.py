@@ -7,8 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database.conftest import DB, ITEMS, NEW, Database, lines, serving
-from tests.projects import Edit, Project, Service
+from tests.database.conftest import ITEMS, NEW, Database, lines, serving
+from tests.projects import Project, Service
+from tests.sabotage import Body
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
 
@@ -16,8 +17,7 @@ pytestmark = pytest.mark.servers
 SIZE = 2
 CLIENTS = 12
 USER = "my_service_app"
-PREPARE = Edit(DB, '{"prepare_threshold": None}', "{}")
-OPTIONS = Edit(DB, '{"prepare_threshold": None}', '{"options": "-c lock_timeout=5s"}')
+PREPARES = Body("db:make_engine", 'return original(url, settings.model_copy(update={"db_pooler": "none"}))')
 
 
 def through(pooler: PgBouncer, database: Database) -> dict[str, str]:
@@ -67,18 +67,14 @@ def test_more_clients_than_connections_are_served_and_a_restart_is_survived(
         assert len(lines(service)) < 10, lines(service)
 
 
-@pytest.mark.parametrize(
-    ("edit", "shows"),
-    [(PREPARE, "500: "), (OPTIONS, "503 == 200")],
-    ids=["prepared statements", "options at the start"],
-)
-def test_state_of_a_connection_is_noticed(
-    project: Project, server: Postgres, database: Database, tmp_path: Path, edit: Edit, shows: str
+@pytest.mark.sabotage
+def test_statements_that_are_prepared_are_noticed(
+    project: Project, server: Postgres, database: Database, tmp_path: Path
 ) -> None:
-    sick = project.variant(tmp_path / "sick", edit)
+    sick = project.variant(tmp_path / "sick", PREPARES)
     with (
         PgBouncer(server, SIZE, USER) as pooler,
-        pytest.raises(AssertionError, match=shows),
+        pytest.raises(AssertionError, match="500: "),
         serving(sick, tmp_path / "run", database, **through(pooler, database)) as service,
     ):
         shares(service, pooler, server)

@@ -3,12 +3,14 @@
 import re
 import subprocess
 import uuid
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.database.conftest import ROLES, Database
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Line
 from tests.servers import packages
 from tests.servers.postgres import Postgres
 
@@ -102,59 +104,46 @@ def outsiders(database: Database) -> list[str]:
     return found
 
 
-def tried(server: Postgres, project: Project, *edits: Edit) -> Database:
+def tried(server: Postgres, root: Path) -> Database:
     """A database with a table of the migrator's, its roles by the file under names of their own."""
     database = Database(server.create_database(), f"s{uuid.uuid4().hex[:8]}")
-    apply(database, project, *edits)
+    apply(database, root)
     with psycopg.connect(database.url("migrator")) as connection:
         connection.execute(TABLE)
     return database
 
 
-def apply(database: Database, project: Project, *edits: Edit, url: str = "") -> None:
-    text = (project.root / ROLES).read_text()
-    for edit in edits:
-        assert edit.old in text, edit
-        text = text.replace(edit.old, edit.new, 1)
+def apply(database: Database, root: Path, url: str = "") -> None:
+    text = (root / ROLES).read_text()
     with psycopg.connect(url or database.admin, autocommit=True) as connection:
         connection.execute(text.replace("my_service", database.service).encode())
 
 
 def test_each_role_may_do_its_work_and_nothing_else(project: Project, server: Postgres, database: Database) -> None:
-    for each in (database, tried(server, project)):  # of the real migrations, and of the one that sabotages use
+    for each in (database, tried(server, project.root)):  # of the real migrations, and of the one that sabotages use
         assert wrong(each) == []
         assert outsiders(each) == []
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "shows"),
+    ("sabotage", "shows"),
     [
-        (Edit(ROLES, "REVOKE INSERT, UPDATE, DELETE ON alembic_version", "--"), "app: UPDATE alembic_version"),
+        (Line(ROLES, "REVOKE INSERT, UPDATE, DELETE ON alembic_version"), "app: UPDATE alembic_version"),
+        (Line(ROLES, "EXECUTE format('ALTER %s SET role = %L'"), "app: no SELECT"),
+        (Line(ROLES, "COMMIT;", "GRANT my_service_owner TO my_service_backup; COMMIT;"), "backup: SET default"),
+        (Line(ROLES, "GRANT SELECT ON TABLES TO", "GRANT SELECT ON TABLES TO my_service_app;"), "backup: no"),
         (
-            Edit(ROLES, "GRANT USAGE ON SCHEMA public TO", "GRANT USAGE, CREATE ON SCHEMA public TO"),
-            "app: CREATE TABLE",
-        ),
-        (Edit(ROLES, "format('REVOKE ALL ON DATABASE", "format('REVOKE CREATE ON DATABASE"), "app: CREATE TEMP TABLE"),
-        (Edit(ROLES, "SELECT, INSERT, UPDATE, DELETE ON TABLES TO", "ALL ON TABLES TO"), "app: TRUNCATE items"),
-        (Edit(ROLES, "SELECT, INSERT, UPDATE, DELETE ON TABLES TO", "SELECT ON TABLES TO"), "app: no INSERT"),
-        (
-            Edit(ROLES, "GRANT SELECT ON TABLES TO my_service_backup", "GRANT SELECT ON TABLES TO my_service_app"),
-            "backup: no",
-        ),
-        (Edit(ROLES, "COMMIT;", "GRANT my_service_owner TO my_service_backup; COMMIT;"), "backup: SET default"),
-        (
-            Edit(ROLES, "COMMIT;", "GRANT pg_read_all_data TO my_service_backup; COMMIT;"),
-            "backup: SELECT * FROM pg_auth",
-        ),
-        (Edit(ROLES, "SET role = %L'", "SET application_name = %L'"), "app: no SELECT"),
-        (
-            Edit(ROLES, "_migrator LOGIN NOCREATEDB NOCREATEROLE", "_migrator LOGIN CREATEROLE"),
+            Line(ROLES, "ALTER ROLE my_service_migrator", "ALTER ROLE my_service_migrator LOGIN CREATEROLE;"),
             "migrator: SET ROLE NONE; CREATE",
         ),
     ],
+    ids=["app much", "app little", "backup much", "backup little", "migrator much"],
 )
-def test_a_grant_too_many_or_too_few_is_noticed(project: Project, server: Postgres, edit: Edit, shows: str) -> None:
-    found = wrong(tried(server, project, edit))
+def test_a_grant_too_many_or_too_few_is_noticed(
+    project: Project, server: Postgres, tmp_path: Path, sabotage: Line, shows: str
+) -> None:
+    found = wrong(tried(server, project.variant(tmp_path / "sick", sabotage).root))
     assert any(line.startswith(shows) for line in found), found
 
 
@@ -179,11 +168,27 @@ def catalogue(database: Database) -> list[list[tuple[object, ...]]]:
 
 
 def test_applied_twice_it_changes_nothing(project: Project, server: Postgres) -> None:
-    database = tried(server, project)
+    database = tried(server, project.root)
     once = catalogue(database)
-    apply(database, project)
+    apply(database, project.root)
     assert catalogue(database) == once
-    apply(database, project, Edit(ROLES, "GRANT USAGE, CREATE", "GRANT USAGE"), Edit(ROLES, "'15s'", "'16s'"))
+
+
+FORGETS = Line(ROLES, "EXECUTE format('ALTER %s SET statement_timeout = %L', target, '15s');")
+
+
+@pytest.mark.sabotage
+def test_time_outs_that_are_missing_are_noticed(project: Project, server: Postgres, tmp_path: Path) -> None:
+    database = tried(server, project.root)
+    forgets = tried(server, project.variant(tmp_path / "sick", FORGETS).root)
+    assert timeouts(forgets, f"{forgets.service}_app") != timeouts(database, f"{database.service}_app")
+
+
+@pytest.mark.sabotage
+def test_a_second_time_that_changes_something_is_noticed(project: Project, server: Postgres, tmp_path: Path) -> None:
+    database = tried(server, project.root)
+    once = catalogue(database)
+    apply(database, project.variant(tmp_path / "sick", Line(ROLES, "COMMIT;", "CREATE TABLE more (); COMMIT;")).root)
     assert catalogue(database) != once
 
 
@@ -205,7 +210,7 @@ def test_who_owns_the_database_need_be_no_superuser(project: Project, server: Po
         f'ALTER DATABASE "{name}" OWNER TO {database.service}_admin',
     )
     for _ in range(2):
-        apply(database, project, url=database.url("admin"))
+        apply(database, project.root, url=database.url("admin"))
     with psycopg.connect(database.url("migrator")) as connection:
         connection.execute(TABLE)
     assert wrong(database) == []
@@ -222,7 +227,7 @@ def test_what_is_there_already_gets_the_right_owner_and_grants(project: Project,
         "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE VIEW seen AS SELECT * FROM items",
     )
-    apply(database, project)
+    apply(database, project.root)
     assert wrong(database) == []
     with psycopg.connect(database.url("migrator")) as connection:
         for statement in (
@@ -245,7 +250,7 @@ def timeouts(database: Database, user: str) -> tuple[str, ...]:
 
 
 def test_time_outs_follow_the_role_and_reach_the_users_that_vault_makes(project: Project, server: Postgres) -> None:
-    database = tried(server, project)
+    database = tried(server, project.root)
     vault = f"{database.service}_v_token"
     database.run(f"CREATE ROLE {vault} LOGIN VALID UNTIL '2999-01-01' IN ROLE {database.service}_app")
     app = ("15s", "5s", "30s")
@@ -257,12 +262,10 @@ def test_time_outs_follow_the_role_and_reach_the_users_that_vault_makes(project:
     )
     assert refused(database.url("v_token"), "CREATE TABLE mine (id int)")
     database.run(f"DROP ROLE {vault}")  # it owns nothing
-    short = tried(server, project, Edit(ROLES, "'ALTER %s SET statement_timeout = %L', target, '15s'", "'SELECT 1'"))
-    assert timeouts(short, f"{short.service}_app") != app
 
 
 def test_the_backup_role_can_dump(project: Project, server: Postgres) -> None:
-    database = tried(server, project)
+    database = tried(server, project.root)
     database.run("INSERT INTO items VALUES (gen_random_uuid(), 'kept', null, 1, now(), now())")
     dump = packages.ensure("initdb", "postgresql").with_name("pg_dump")
     done = subprocess.run([dump, database.url("backup")], capture_output=True, text=True, check=False)

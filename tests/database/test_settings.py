@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.database.conftest import DB, Database
-from tests.projects import Edit, Project
+from tests.database.conftest import Database
+from tests.projects import Project
+from tests.sabotage import Body
 
 pytestmark = pytest.mark.servers
-CAPACITY = "src/my_service/platform/db_capacity.py"
 SQLITE = {"DATABASE_URL": "sqlite:///./x.db"}
 POSTGRESQL = {"DATABASE_URL": "postgresql://app:s3cret-marker@127.0.0.1:1/orders"}
 ONE_PROCESS = "Value error, SQLite serves one process: set DATABASE_URL to PostgreSQL, or this to 1"
@@ -22,10 +22,14 @@ def test_sqlite_serves_one_process(project: Project, name: str) -> None:
     assert (done.returncode, done.stderr) == (78, f"configuration refused: {name}: {ONE_PROCESS}\n")
 
 
-def test_postgresql_may_serve_many(project: Project, tmp_path: Path) -> None:
+def test_postgresql_may_serve_many(project: Project) -> None:
     done = project.cli("migrate", env={**POSTGRESQL, "WEB_CONCURRENCY": "2"})
     assert (done.returncode, "does not answer" in done.stderr) == (1, True)
-    sick = project.variant(tmp_path / "sick", Edit(DB, "if number > 1 and url", "if False and url"))
+
+
+@pytest.mark.sabotage
+def test_a_file_that_many_write_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Body("db:Settings._alone", "return number"))
     assert sick.cli("migrate", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "DB_INSTANCES": "2"}).returncode == 0
 
 
@@ -97,15 +101,21 @@ def warnings(project: Project, database: Database, *starts: Mapping[str, object]
     return found
 
 
-def test_a_release_that_would_run_out_of_connections_is_said_at_the_start(
-    project: Project, database: Database, tmp_path: Path
-) -> None:
+FOUR = {"db_instances": 2, "web_concurrency": 2}
+
+
+def test_a_release_that_would_run_out_of_connections_is_said_at_the_start(project: Project, database: Database) -> None:
     """The server has 97 for us, a process may open 15, and a release doubles the processes."""
-    four = {"db_instances": 2, "web_concurrency": 2}
-    starts = (four, {"db_instances": 3}, {**four, "db_pooler": "pgbouncer-transaction"}, {**four, "db_pool_size": 1})
+    starts = (FOUR, {"db_instances": 3}, {**FOUR, "db_pooler": "pgbouncer-transaction"}, {**FOUR, "db_pool_size": 1})
     assert warnings(project, database, *starts) == [(97, 120), None, None, None]
-    sick = project.variant(tmp_path / "sick", Edit(CAPACITY, "* processes * 2", "* processes"))
-    assert warnings(sick, database, four) == [None]
     name = database.admin.rpartition("/")[2]
     database.run(f"ALTER DATABASE {name} CONNECTION LIMIT 20")
     assert warnings(project, database, {}) == [(20, 30)]
+
+
+@pytest.mark.sabotage
+def test_a_warning_that_forgets_the_other_processes_is_noticed(
+    project: Project, database: Database, tmp_path: Path
+) -> None:
+    sick = project.variant(tmp_path / "sick", Body("db:compare", "await original(connection, pool, 1)"))
+    assert warnings(sick, database, FOUR) == [None]

@@ -113,6 +113,7 @@ SABOTAGES = {
 }
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_what_breaks_a_release_is_found_and_nothing_else(repository: Path, name: str) -> None:
     sabotage, expected = SABOTAGES[name]

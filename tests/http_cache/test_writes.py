@@ -91,7 +91,7 @@ def test_without_the_lock_more_than_one_writes(start: Start, tmp_path: Path) -> 
 
 @pytest.mark.sabotage
 def test_without_the_demand_an_old_copy_overwrites(start: Start, tmp_path: Path) -> None:
-    undemanding = Body("http_cache:demand", "return")
+    undemanding = Body("http_cache:require_match", "return")
     with start("memory", lambda project: project.variant(tmp_path / "sick", undemanding)) as running:
         for proof in (guarded, kept_alive):
             with pytest.raises(AssertionError):

@@ -26,7 +26,7 @@ HASTY = (
     Value("secrets:STARTUP_SECONDS", "1.5"),
     Value("secrets:MAX_RETRY_SECONDS", "0.3"),
     Value("secrets:LISTENER_RETRY_SECONDS", "0.2"),
-    Value("secrets:LOOK", "0.1"),
+    Value("secrets:REFRESH_SECONDS", "0.1"),
     Value("secrets:POLL", "0.2"),
     Value("secrets:TIMEOUT", "(1, 1)"),
 )

@@ -17,7 +17,7 @@ from tests.servers.vault import Space
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
-FAST = Value("secrets:LOOK", "0.2")
+FAST = Value("secrets:REFRESH_SECONDS", "0.2")
 
 
 def as_user(url: str, name: str) -> str:

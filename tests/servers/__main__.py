@@ -12,7 +12,7 @@ from tests.servers.memcached import Memcached
 from tests.servers.nginx import Nginx
 from tests.servers.otlp import open_collector
 from tests.servers.pgbouncer import PgBouncer
-from tests.servers.postgres import open_postgres
+from tests.servers.postgres import NewestPostgres, open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
 from tests.servers.redis import Redis
@@ -27,6 +27,11 @@ def bugsink() -> str:
 def postgres() -> str:
     with open_postgres() as server:
         return f"{server.version}, {type(server).__name__}"
+
+
+def newest_postgres() -> str:
+    with NewestPostgres() as server:
+        return server.version
 
 
 def pgbouncer() -> str:
@@ -89,6 +94,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "OTLP receiver": otlp,
     "PgBouncer": pgbouncer,
     "PostgreSQL": postgres,
+    "PostgreSQL 18": newest_postgres,
     "Prometheus": prometheus,
     "Redis": redis,
     "Secrets Manager": secrets_manager,

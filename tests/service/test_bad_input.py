@@ -3,13 +3,14 @@
 import json
 import re
 import socket
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.projects import Edit, Service
+from tests.plant import Feature
+from tests.projects import Change, Service
+from tests.sabotage import Body, Value
 from tests.service.conftest import Start
 
 pytestmark = pytest.mark.servers
@@ -103,44 +104,54 @@ def test_ids_come_from_the_client_where_they_are_well_formed(service: Service) -
         assert re.fullmatch("[1-9a-f][0-9a-f]{31}|0[0-9a-f]{31}", found)
 
 
-ROUTES = "src/my_service/features/items/routes.py"
-BREAK = Edit(
-    ROUTES, "    return await service.page(", f"    raise RuntimeError('{MARK}')\n    return await service.page("
+BROKEN = Feature(
+    "broken",
+    f'''"""A route with an error in it."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/broken")
+async def broken() -> None:
+    raise RuntimeError("{MARK}")
+''',
 )
 
 
-def test_an_unhandled_error_is_a_problem_outside_and_a_traceback_in_the_log(start: Start, tmp_path: Path) -> None:
-    with start("sqlite", lambda p: p.variant(tmp_path / "sick", BREAK), LOG_FORMAT="json") as service:
-        answer = service.client.get(ITEMS)
+def test_an_unhandled_error_is_a_problem_outside_and_a_traceback_in_the_log(start: Start) -> None:
+    with start("memory", BROKEN, LOG_FORMAT="json") as service:
+        answer = service.client.get("/broken")
         check(answer, 500)
-        service.process.wait_until(lambda: ITEMS in service.log, 5)
+        service.process.wait_until(lambda: '"/broken"' in service.log, 5)
         lines = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
     (error,) = [line for line in lines if line["level"] == "error"]
     assert error["request_id"] == answer.headers["x-request-id"]
     assert f"RuntimeError: {MARK}" in error["exception"]
-    (access,) = [line for line in lines if line.get("route") == ITEMS]
+    (access,) = [line for line in lines if line.get("route") == "/broken"]
     assert (access["status"], access["trace_id"]) == (500, error["trace_id"])
 
 
-PLATFORM = "src/my_service/platform"
-
-
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("name", "edit"),
+    ("name", "store", "sabotage"),
     [
-        ("malformed JSON", Edit(f"{PLATFORM}/problems.py", 'e["type"] == "json_invalid"', "False")),
-        ("true for an integer", Edit("src/my_service/features/items/schemas.py", "bool | str", "str")),
-        ("NUL in a text", Edit("src/my_service/features/items/schemas.py", r"[^\x00]*", r"(.|\n)*")),
-        ("oversized body", Edit(f"{PLATFORM}/security.py", "int(length) > self.most", "False")),
-        ("unknown host", Edit(f"{PLATFORM}/security.py", "self.any or ", "True or ")),
-        ("unknown route", Edit(f"{PLATFORM}/__init__.py", '    "problems",\n', "")),
-        ("wrong type", Edit(f"{PLATFORM}/problems.py", 'str(e["msg"])', "str(e)")),
-        ("absent id", Edit(f"{PLATFORM}/http.py", '(b"x-request-id"', '(b"x-other"')),
+        (
+            "wrong type",
+            "memory",
+            Body("problems:install.invalid", 'return response(422, "invalid-request", str(error))'),
+        ),
+        ("unknown route", "memory", Body("problems:install", "pass")),
+        ("absent id", "memory", Body("http:Door.__call__", "await self.app(scope, receive, send)")),
+        ("oversized body", "memory", Value("security:Settings.max_body_bytes", "1_000_000_000")),
+        ("unknown host", "memory", Body("security:Gate._known", "return True")),
+        ("NUL in a text", "postgresql", Value("features.items:Text", "str")),
     ],
 )
-def test_a_sabotaged_service_fails_the_proof(start: Start, tmp_path: Path, name: str, edit: Edit) -> None:
+def test_a_sabotaged_service_fails_the_proof(start: Start, name: str, store: str, sabotage: Change) -> None:
     status, method, path, extra = REQUESTS[name]
-    with start("postgresql", lambda project: project.variant(tmp_path / "sick", edit)) as service:
+    with start(store, sabotage) as service:
         answer = service.client.request(method, path, **extra)
         with pytest.raises((AssertionError, KeyError, ValueError)):
             check(answer, status)

@@ -1,11 +1,15 @@
 """What the environment says is checked before anything starts: one line per setting, exit 78, and no secret in it."""
 
+import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.projects import Edit, Project
+from tests.sabotage import Body, Line, Sabotage, Value
 
 pytestmark = pytest.mark.servers
 SECRET = "hunter2-s3cret"
@@ -19,76 +23,97 @@ REAL = {
     "SHUTDOWN_DRAIN_SECONDS": "0",
     "TRUSTED_HOSTS": "orders.acme.test",
 }
+# The command line in a process for each environment: they begin where the imports have been done.
+ASK = """
+import json, os, signal, sys
+from my_service import cli, settings
+
+for command, env in json.loads(sys.stdin.read()):
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        signal.alarm(20)
+        os.environ.update(env)
+        sys.argv = ["my-service", command]
+        cli.app()
+    os.close(write)
+    with os.fdopen(read) as said:
+        text = said.read()
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text]), flush=True)
+"""
 
 
-def refused(project: Project, env: dict[str, str], command: str = "serve") -> list[str]:
-    """The settings that are refused, one per line; empty if none is."""
-    try:
-        done = project.cli(command, env={"PORT": "0", **env})
-    except TimeoutError:
-        return []
-    lines = done.stderr.splitlines()
-    assert done.returncode == 78, done
-    assert all(line.startswith("configuration refused: ") for line in lines), done.stderr
-    assert SECRET not in done.stdout + done.stderr
-    return [line.removeprefix("configuration refused: ").split(":")[0] for line in lines]
+def answers(project: Project, asked: Sequence[tuple[str, Mapping[str, str]]]) -> list[list[str]]:
+    """For each command and environment the settings that are refused, one per line."""
+    python, text = project.venv / "bin/python", json.dumps([(command, {"PORT": "0", **env}) for command, env in asked])
+    done = commands.must(python, "-c", ASK, cwd=project.root, env=project.env(), text=text)
+    found = []
+    for code, said in map(json.loads, done.splitlines()):
+        lines = said.splitlines()
+        assert code == 78, said
+        assert all(line.startswith("configuration refused: ") for line in lines), said
+        assert SECRET not in said
+        found.append([line.removeprefix("configuration refused: ").split(":")[0] for line in lines])
+    assert len(found) == len(asked)
+    return found
 
 
-@pytest.mark.parametrize(
-    ("env", "names"),
-    [
-        (
-            {"ENVIRONMENT": "production"},
-            [
-                "CACHE_URL",
-                "DATABASE_URL",
-                "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "SECRETS_BACKEND",
-                "SENTRY_DSN",
-                "TRUSTED_HOSTS",
-            ],
-        ),
-        ({**REAL, "SECRETS_BACKEND": ""}, ["SECRETS_BACKEND"]),
-        ({**REAL, "SECRETS_BACKEND": SECRET}, ["SECRETS_BACKEND"]),
-        ({**REAL, "CACHE_URL": "memory://"}, ["CACHE_URL"]),
-        ({**REAL, "CACHE_URL": "null://"}, ["CACHE_URL"]),
-        ({"CACHE_URL": f"redis://:{SECRET}"}, ["CACHE_URL"]),
-        ({"CACHE_URL": f"redis://app:{SECRET}@host:port"}, ["CACHE_URL"]),
-        ({"CACHE_URL": f"memcached://app:{SECRET}@host:11211"}, ["CACHE_URL"]),
-        ({**REAL, "DATABASE_URL": ""}, ["DATABASE_URL"]),
-        ({**REAL, "DATABASE_URL": "sqlite:///./local.db"}, ["DATABASE_URL"]),
-        ({**REAL, "DATABASE_URL": "postgresql://app:change-me@db.acme.test/x"}, ["DATABASE_URL"]),
-        ({**REAL, "DATABASE_URL": "postgresql://app:x@db.example.com/x"}, ["DATABASE_URL"]),
-        ({**REAL, "DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, ["DATABASE_URL"]),
-        ({**REAL, "DATABASE_URL": f"{SECRET}"}, ["DATABASE_URL"]),
-        ({**REAL, "SENTRY_DSN": ""}, ["SENTRY_DSN"]),
-        ({**REAL, "SENTRY_DSN": "https://public@sentry.example.com/1"}, ["SENTRY_DSN"]),
-        ({**REAL, "TRUSTED_HOSTS": "*"}, ["TRUSTED_HOSTS"]),
-        ({**REAL, "TRUSTED_HOSTS": " , "}, ["TRUSTED_HOSTS"]),
-        ({**REAL, "PORT": SECRET, "LOG_LEVEL": SECRET}, ["LOG_LEVEL", "PORT"]),
-        ({"ENVIRONMENT": SECRET}, ["ENVIRONMENT"]),
-        ({"SHUTDOWN_DRAIN_SECONDS": "-1"}, ["SHUTDOWN_DRAIN_SECONDS"]),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": SECRET}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://collector:{SECRET}"}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"grpc://{SECRET}"}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
-        ({"OTEL_EXPORTER_OTLP_HEADERS": SECRET}, ["OTEL_EXPORTER_OTLP_HEADERS"]),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ["OTEL_EXPORTER_OTLP_PROTOCOL"]),
-        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, ["OTEL_EXPORTER_OTLP_TIMEOUT"]),
-        ({"OTEL_METRICS_EXPORTER": "statsd"}, ["OTEL_METRICS_EXPORTER"]),
-        (
-            {"OTEL_LOGS_EXPORTER": "file", "OTEL_TRACES_EXPORTER": "zipkin"},
-            ["OTEL_LOGS_EXPORTER", "OTEL_TRACES_EXPORTER"],
-        ),
-        ({"OTEL_METRIC_EXPORT_INTERVAL": "soon"}, ["OTEL_METRIC_EXPORT_INTERVAL"]),
-        ({"OTEL_RESOURCE_ATTRIBUTES": "team"}, ["OTEL_RESOURCE_ATTRIBUTES"]),
-        ({"OTEL_TRACES_SAMPLER": "sometimes"}, ["OTEL_TRACES_SAMPLER"]),
-        ({"OTEL_TRACES_SAMPLER_ARG": "often"}, ["OTEL_TRACES_SAMPLER_ARG"]),
-        ({"OTEL_TRACES_SAMPLER_ARG": "1.5"}, ["OTEL_TRACES_SAMPLER_ARG"]),
-        ({"METRICS_PORT": "70000"}, ["METRICS_PORT"]),
-    ],
-)
-def test_a_setting_is_refused_by_name(project: Project, env: dict[str, str], names: list[str]) -> None:
-    assert sorted(refused(project, env)) == names
+REFUSED: list[tuple[dict[str, str], list[str]]] = [
+    (
+        {"ENVIRONMENT": "production"},
+        [
+            "CACHE_URL",
+            "DATABASE_URL",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "SECRETS_BACKEND",
+            "SENTRY_DSN",
+            "TRUSTED_HOSTS",
+        ],
+    ),
+    ({**REAL, "SECRETS_BACKEND": ""}, ["SECRETS_BACKEND"]),
+    ({**REAL, "SECRETS_BACKEND": SECRET}, ["SECRETS_BACKEND"]),
+    ({**REAL, "CACHE_URL": "memory://"}, ["CACHE_URL"]),
+    ({**REAL, "CACHE_URL": "null://"}, ["CACHE_URL"]),
+    ({"CACHE_URL": f"redis://:{SECRET}"}, ["CACHE_URL"]),
+    ({"CACHE_URL": f"redis://app:{SECRET}@host:port"}, ["CACHE_URL"]),
+    ({"CACHE_URL": f"memcached://app:{SECRET}@host:11211"}, ["CACHE_URL"]),
+    ({**REAL, "DATABASE_URL": ""}, ["DATABASE_URL"]),
+    ({**REAL, "DATABASE_URL": "sqlite:///./local.db"}, ["DATABASE_URL"]),
+    ({**REAL, "DATABASE_URL": "postgresql://app:change-me@db.acme.test/x"}, ["DATABASE_URL"]),
+    ({**REAL, "DATABASE_URL": "postgresql://app:x@db.example.com/x"}, ["DATABASE_URL"]),
+    ({**REAL, "DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, ["DATABASE_URL"]),
+    ({**REAL, "DATABASE_URL": f"{SECRET}"}, ["DATABASE_URL"]),
+    ({**REAL, "SENTRY_DSN": ""}, ["SENTRY_DSN"]),
+    ({**REAL, "SENTRY_DSN": "https://public@sentry.example.com/1"}, ["SENTRY_DSN"]),
+    ({**REAL, "TRUSTED_HOSTS": "*"}, ["TRUSTED_HOSTS"]),
+    ({**REAL, "TRUSTED_HOSTS": " , "}, ["TRUSTED_HOSTS"]),
+    ({**REAL, "PORT": SECRET, "LOG_LEVEL": SECRET}, ["LOG_LEVEL", "PORT"]),
+    ({"ENVIRONMENT": SECRET}, ["ENVIRONMENT"]),
+    ({"SHUTDOWN_DRAIN_SECONDS": "-1"}, ["SHUTDOWN_DRAIN_SECONDS"]),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": SECRET}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://collector:{SECRET}"}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"grpc://{SECRET}"}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    ({"OTEL_EXPORTER_OTLP_HEADERS": SECRET}, ["OTEL_EXPORTER_OTLP_HEADERS"]),
+    ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ["OTEL_EXPORTER_OTLP_PROTOCOL"]),
+    ({"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, ["OTEL_EXPORTER_OTLP_TIMEOUT"]),
+    ({"OTEL_METRICS_EXPORTER": "statsd"}, ["OTEL_METRICS_EXPORTER"]),
+    (
+        {"OTEL_LOGS_EXPORTER": "file", "OTEL_TRACES_EXPORTER": "zipkin"},
+        ["OTEL_LOGS_EXPORTER", "OTEL_TRACES_EXPORTER"],
+    ),
+    ({"OTEL_METRIC_EXPORT_INTERVAL": "soon"}, ["OTEL_METRIC_EXPORT_INTERVAL"]),
+    ({"OTEL_RESOURCE_ATTRIBUTES": "team"}, ["OTEL_RESOURCE_ATTRIBUTES"]),
+    ({"OTEL_TRACES_SAMPLER": "sometimes"}, ["OTEL_TRACES_SAMPLER"]),
+    ({"OTEL_TRACES_SAMPLER_ARG": "often"}, ["OTEL_TRACES_SAMPLER_ARG"]),
+    ({"OTEL_TRACES_SAMPLER_ARG": "1.5"}, ["OTEL_TRACES_SAMPLER_ARG"]),
+    ({"METRICS_PORT": "70000"}, ["METRICS_PORT"]),
+]
+
+
+def test_a_setting_is_refused_by_name(project: Project) -> None:
+    found = answers(project, [("serve", env) for env, _ in REFUSED])
+    assert [sorted(names) for names in found] == [names for _, names in REFUSED]
 
 
 OPTIONAL = Edit(
@@ -107,40 +132,41 @@ MAIL = Edit(
     'can be told by its environment."""\n',
     'can be told by its environment."""\n\n    mail_url: Annotated[str | None, OrOff, Mail] = None\n',
 )
-OFF = "rule and rule.optional and given and value is None"
+LOOK = """
+import os
+from my_service.platform.settings import load
+from my_service.settings import Settings
+
+for value in ("", "memory://", "off", " OFF ", "smtp://mail.acme.test"):
+    os.environ["MAIL_URL"] = value
+    try:
+        print(load(Settings).mail_url, flush=True)
+    except SystemExit:
+        pass
+"""
+ADVICE = "type a value, or off; for example smtp://mail.acme.com"
+NEEDS = f"production needs it, {ADVICE}"
 
 
-def optional(project: Project, folder: Path) -> dict[str, str]:
+def optional(project: Project, folder: Path, *changes: Sabotage) -> list[str]:
     """For each way to set an optional part in production: the refusal, or the value that the service then has."""
-    code = "from my_service.platform.settings import load; from my_service.settings import Settings; "
-    code += "print(load(Settings).mail_url)"
-    made = project.variant(folder, OPTIONAL, MAIL)
-    found = {}
-    for value in ("", "memory://", "off", " OFF ", "smtp://mail.acme.test"):
-        done = made.run(str(made.venv / "bin/python"), "-c", code, env={**REAL, "MAIL_URL": value}, check=False)
-        line = (done.stdout + done.stderr).splitlines()[-1]  # your own settings come after the platform's
-        found[value] = line.removeprefix("configuration refused: MAIL_URL: ")
-    return found
+    made = project.variant(folder, OPTIONAL, MAIL, *changes)
+    done = made.run("sh", "-c", f'exec {made.venv}/bin/python -c "$CODE" 2>&1', env={**REAL, "CODE": LOOK})
+    return [line.removeprefix("configuration refused: MAIL_URL: ") for line in done.stdout.splitlines()]
 
 
 def test_an_optional_part_needs_a_value_or_off_in_production(project: Project, tmp_path: Path) -> None:
-    advice = "for example MAIL_URL=smtp://mail.acme.com, or off"
-    found = {
-        "": f"required in production, {advice}",
-        "memory://": f"not allowed in production, {advice}",
-        "off": "None",
-        " OFF ": "None",
-        "smtp://mail.acme.test": "smtp://mail.acme.test",
-    }
-    assert optional(project, tmp_path / "well") == found
-    lenient = project.variant(tmp_path / "lenient", Edit(SETTINGS, OFF, OFF.replace(" and given", "")))
-    assert optional(lenient, tmp_path / "a")[""] == "None"
-    strict = project.variant(tmp_path / "strict", Edit(SETTINGS, OFF, "False"))
-    assert optional(strict, tmp_path / "b")["off"] == f"required in production, {advice}"
+    embedded = f"production refuses an embedded stand-in, {ADVICE}"
+    assert optional(project, tmp_path / "well") == [NEEDS, embedded, "None", "None", "smtp://mail.acme.test"]
+
+
+@pytest.mark.sabotage
+def test_off_as_any_other_text_is_noticed(project: Project, tmp_path: Path) -> None:
+    assert "None" not in optional(project, tmp_path / "sick", Body("settings:_none_if_off", "return value"))
 
 
 def test_migrate_refuses_the_same_way(project: Project) -> None:
-    assert refused(project, {"DATABASE_URL": f"mysql://a:{SECRET}@b/c"}, "migrate") == ["DATABASE_URL"]
+    assert answers(project, [("migrate", {"DATABASE_URL": f"mysql://a:{SECRET}@b/c"})]) == [["DATABASE_URL"]]
 
 
 def test_real_settings_are_served(project: Project, tmp_path: Path) -> None:
@@ -149,15 +175,18 @@ def test_real_settings_are_served(project: Project, tmp_path: Path) -> None:
         assert service.client.get("/version").status_code == 400
         assert service.client.get("/docs", headers={"Host": "orders.acme.test"}).status_code == 404
         assert SECRET not in service.log
+
+
+def test_the_description_is_served_in_production_where_somebody_says_so(project: Project, tmp_path: Path) -> None:
     with project.serve(tmp_path, {**REAL, "EXPOSE_DOCS": "true"}) as service:
         assert service.client.get("/docs", headers={"Host": "orders.acme.test"}).status_code == 200
 
 
 def test_a_service_without_a_database_needs_none(bare_project: Project, tmp_path: Path) -> None:
-    assert refused(
-        bare_project,
-        {"CACHE_URL": "off", "ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off", "SENTRY_DSN": "off"},
-    ) == ["TRUSTED_HOSTS", "SECRETS_BACKEND"]
+    env = {"CACHE_URL": "off", "ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": "off", "SENTRY_DSN": "off"}
+    assert [sorted(names) for names in answers(bare_project, [("serve", env)])] == [
+        ["SECRETS_BACKEND", "TRUSTED_HOSTS"]
+    ]
     with bare_project.serve(tmp_path, {**REAL, "DATABASE_URL": ""}) as service:
         assert service.client.get("/readyz").status_code == 200
 
@@ -178,18 +207,19 @@ def test_tests_never_read_dotenv(project: Project, tmp_path: Path) -> None:
     assert own.run(python, "-c", code, env={"ENVIRONMENT": "test"}).stdout.strip() == "unknown"
 
 
-SETTINGS = "src/my_service/platform/settings.py"
-
-
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "env"),
+    ("sabotage", "env"),
     [
-        (Edit(SETTINGS, 'settings.environment != "production"', "True"), {"ENVIRONMENT": "production"}),
-        (Edit(SETTINGS, "_PLACEHOLDER.search(t)", "False"), {**REAL, "TRUSTED_HOSTS": "change-me"}),
+        (Body("settings:load", "return kind(**values)"), {"ENVIRONMENT": "production"}),
+        (Value("settings:_PLACEHOLDER", 're.compile("(?!)")'), {**REAL, "TRUSTED_HOSTS": "change-me"}),
     ],
+    ids=["nothing is required", "placeholders pass"],
 )
-def test_a_sabotaged_check_is_noticed(project: Project, tmp_path: Path, edit: Edit, env: dict[str, str]) -> None:
-    sick = project.variant(tmp_path / "sick", edit)
+def test_a_sabotaged_check_is_noticed(
+    project: Project, tmp_path: Path, sabotage: Sabotage, env: dict[str, str]
+) -> None:
+    sick = project.variant(tmp_path / "sick", sabotage)
     with sick.serve(tmp_path / "run", env) as service:  # it starts, where it must not
         assert service.process.running
 
@@ -202,8 +232,12 @@ def undocumented(project: Project) -> set[str]:
     return set(fields) ^ set(named)
 
 
-def test_every_setting_is_documented(project: Project, bare_project: Project, tmp_path: Path) -> None:
+def test_every_setting_is_documented(project: Project, bare_project: Project) -> None:
     assert undocumented(project) == set()
     assert undocumented(bare_project) == set()
-    sick = project.variant(tmp_path / "sick", Edit(".env.example", "#PORT=", "#PROT="))
+
+
+@pytest.mark.sabotage
+def test_a_setting_that_is_not_documented_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Line(".env.example", "#PORT=", "#PROT=8000"))
     assert undocumented(sick) == {"PORT", "PROT"}

@@ -10,16 +10,29 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.projects import Edit, Project
+from tests.plant import Feature, Revision
+from tests.projects import Change, Project
+from tests.sabotage import Body, Value
 from tests.servers.postgres import Postgres
 from tests.servers.process import free_port
 
 pytestmark = pytest.mark.servers
-ROUTES = "src/my_service/features/items/routes.py"
-SLOW = Edit(
-    ROUTES,
-    "    return await service.page(store, cursor, limit)",
-    "    import asyncio\n\n    await asyncio.sleep(1.5)\n    return await service.page(store, cursor, limit)",
+SLOW = Feature(
+    "slow",
+    '''"""A route that takes its time."""
+
+import asyncio
+
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/slow")
+async def slow() -> str:
+    await asyncio.sleep(1.5)
+    return "done"
+''',
 )
 
 
@@ -45,16 +58,10 @@ def test_migrate_without_a_database_is_one_clear_line(project: Project) -> None:
 def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
     project: Project, postgres: Postgres, tmp_path: Path
 ) -> None:
-    sick = project.variant(tmp_path / "sick")
-    first = (sick.root / "migrations/versions/0001_items.py").read_text()
-    broken = (
-        first.replace('revision = "0001"', 'revision = "0002"', 1)
-        .replace("down_revision = None", 'down_revision = "0001"')
-        .replace('branch_labels = "service"', "branch_labels = None")
-        .replace('"items",', '"half",')
-        .replace("\n\n\ndef downgrade", '\n    op.execute("ALTER TABLE nowhere ADD COLUMN x int")\n\n\ndef downgrade')
+    half = 'op.create_table("half", sa.Column("id", sa.Uuid, primary_key=True))'
+    sick = project.variant(
+        tmp_path / "sick", Revision(f'{half}\nop.execute("ALTER TABLE nowhere ADD COLUMN x int")', title="broken")
     )
-    (sick.root / "migrations/versions/0002_broken.py").write_text(broken)
     env = {"DATABASE_URL": postgres.create_database()}
     done = sick.cli("migrate", env=env)
     assert done.returncode == 1
@@ -62,9 +69,7 @@ def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
         "migrate: 0002_broken.py failed, and nothing of it was kept: ProgrammingError: relation"
     )
     assert len(done.stderr.splitlines()) == 1
-    (sick.root / "migrations/versions/0002_broken.py").write_text(
-        broken.replace("ALTER TABLE nowhere", "ALTER TABLE half")
-    )
+    Revision(half, title="broken").apply(sick.root)
     assert sick.cli("migrate", env=env).returncode == 0  # `half` was not there
     (sick.root / "migrations/versions/0003_syntax.py").write_text("def upgrade(\n")
     done = sick.cli("migrate", env=env)
@@ -79,14 +84,11 @@ def test_an_unknown_command_is_usage(project: Project) -> None:
 
 def drains(project: Project, folder: Path) -> None:
     """SIGTERM: `/readyz` fails, requests are served on, what is in flight ends, exit 0."""
-    env = {"SHUTDOWN_DRAIN_SECONDS": "1", "DATABASE_URL": f"sqlite:///{folder}/x.db", "LOG_FORMAT": "json"}
-    folder.mkdir()
-    project.cli("migrate", env=env, check=True)
-    with project.serve(folder / "run", env) as service:
+    with project.serve(folder, {"SHUTDOWN_DRAIN_SECONDS": "1", "LOG_FORMAT": "json"}) as service:
         assert service.client.get("/readyz").status_code == 200
         slow: list[httpx.Response] = []
         base = str(service.client.base_url)
-        thread = threading.Thread(target=lambda: slow.append(httpx.get(f"{base}/v1/items", timeout=10)))
+        thread = threading.Thread(target=lambda: slow.append(httpx.get(f"{base}/slow", timeout=10)))
         service.process.send(signal.SIGTERM)
         time.sleep(0.3)
         unready = service.client.get("/readyz")
@@ -102,8 +104,8 @@ def drains(project: Project, folder: Path) -> None:
         assert "draining" in events
 
 
-def test_sigterm_drains_then_exits(project: Project, tmp_path: Path) -> None:
-    drains(project.variant(tmp_path / "slow", SLOW), tmp_path / "run")
+def test_sigterm_drains_then_exits(bare_project: Project, tmp_path: Path) -> None:
+    drains(bare_project.variant(tmp_path / "slow", SLOW), tmp_path / "run")
 
 
 @pytest.mark.timing
@@ -117,8 +119,9 @@ def test_a_second_signal_exits_at_once(project: Project, tmp_path: Path) -> None
         assert time.monotonic() - begun < 5
 
 
-SERVER = "src/my_service/platform/server.py"
-SIGNAL = '''"""A route that is interrupted by SIGTERM while a log line is being written."""
+SIGNAL = Feature(
+    "signal_route",
+    '''"""A route that is interrupted by SIGTERM while a log line is being written."""
 
 import os
 import signal
@@ -136,15 +139,12 @@ async def interrupted() -> dict[str, str]:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
     return {"line": "written"}
-'''
+''',
+)
 
 
 def ends_though_a_line_was_interrupted(project: Project, folder: Path, log_format: str) -> None:
     """The logger's lock is held by the very thread that the signal interrupts."""
-    feature = project.root / "src/my_service/features/signal_route"
-    feature.mkdir(parents=True)
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(SIGNAL)
     with project.serve(folder / "run", {"LOG_FORMAT": log_format}) as service:
         assert service.client.get("/signal").json() == {"line": "written"}
         assert service.process.wait(10) == 0
@@ -155,28 +155,34 @@ def ends_though_a_line_was_interrupted(project: Project, folder: Path, log_forma
 def test_a_signal_in_the_middle_of_a_log_line_still_ends_the_service(
     project: Project, tmp_path: Path, log_format: str
 ) -> None:
-    ends_though_a_line_was_interrupted(project.variant(tmp_path / "own"), tmp_path, log_format)
+    ends_though_a_line_was_interrupted(project.variant(tmp_path / "own", SIGNAL), tmp_path, log_format)
 
 
+LOGS = """
+structlog.get_logger("server").info("draining")
+original(sig, frame)
+"""
+
+
+@pytest.mark.sabotage
 def test_a_signal_handler_that_logs_would_hang(project: Project, tmp_path: Path) -> None:
-    logs = 'self.untold = name\n        structlog.get_logger("server").info("draining")\n'
-    sick = project.variant(tmp_path / "sick", Edit(SERVER, "self.untold = name\n", logs))
+    sick = project.variant(tmp_path / "sick", SIGNAL, Body("server:DrainServer.handle_exit", LOGS))
     with pytest.raises(httpx.ReadTimeout):
         ends_though_a_line_was_interrupted(sick, tmp_path, "json")
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    "sabotage",
     [
-        Edit(SERVER, "self.state.draining = True\n", ""),
-        Edit(SERVER, "time.monotonic() + self.drain", "0"),
-        Edit(SERVER, "timeout_graceful_shutdown=GRACE", "timeout_graceful_shutdown=0"),
-        Edit(SERVER, "server = DrainServer(config, state_of(app), mine.drain)", "server = uvicorn.Server(config)"),
+        Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.state.draining = False"),
+        Body("server:DrainServer.handle_exit", "self.drain = 0\noriginal(sig, frame)"),
+        Value("server:GRACE", "0"),
     ],
-    ids=["readiness stays", "no drain", "cuts requests", "plain uvicorn"],
+    ids=["readiness stays", "no drain", "cuts requests"],
 )
-def test_a_sabotaged_exit_fails_the_proof(project: Project, tmp_path: Path, edit: Edit) -> None:
-    sick = project.variant(tmp_path / "sick", SLOW, edit)
+def test_a_sabotaged_exit_fails_the_proof(bare_project: Project, tmp_path: Path, sabotage: Change) -> None:
+    sick = bare_project.variant(tmp_path / "sick", SLOW, sabotage)
     with pytest.raises((AssertionError, httpx.TransportError, IndexError)):
         drains(sick, tmp_path / "run")
 
@@ -216,7 +222,9 @@ def test_probes_may_ask_for_the_head_alone(project: Project, tmp_path: Path) -> 
         assert service.client.head("/version").content == b""
 
 
-ALL = '''"""Takes what nobody else does, and more."""
+ALL = Feature(
+    "everything",
+    '''"""Takes what nobody else does, and more."""
 
 from fastapi import APIRouter
 
@@ -226,16 +234,13 @@ router = APIRouter()
 @router.get("/{rest:path}")
 async def everything(rest: str) -> str:
     return rest
-'''
+''',
+)
 
 
-def shown(project: Project, folder: Path, *edits: Edit) -> set[str]:
+def shown(project: Project, folder: Path, *changes: Change) -> set[str]:
     """Which probes a service with a route for everything answers itself."""
-    made = project.variant(folder / "made", *edits)
-    feature = made.root / "src/my_service/features/everything"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(ALL)
+    made = project.variant(folder / "made", ALL, *changes)
     with made.serve(folder / "run", {"SHUTDOWN_DRAIN_SECONDS": "0"}) as service:
         assert service.client.get("/any/thing").json() == "any/thing"
         return {path for path in ("/livez", "/readyz") if "status" in service.client.get(path).json()}
@@ -245,12 +250,21 @@ def test_no_route_of_a_feature_hides_the_probes(project: Project, tmp_path: Path
     assert shown(project, tmp_path) == {"/livez", "/readyz"}
 
 
+LAST = """
+app = original(settings, without=without)
+app.router.routes.sort(key=lambda route: getattr(route, "path", "") in ("/livez", "/readyz"))
+return app
+"""
+
+
+@pytest.mark.sabotage
 def test_probes_that_stand_last_are_noticed(project: Project, tmp_path: Path) -> None:
-    sick = Edit("src/my_service/platform/__init__.py", "    _show_probes(app)\n", "")
-    assert shown(project, tmp_path, sick) == set()
+    assert shown(project, tmp_path, Body("platform:create_app", LAST)) == set()
 
 
-COLLECT = '''"""How long one full collection holds up everybody."""
+COLLECT = Feature(
+    "collect",
+    '''"""How long one full collection holds up everybody."""
 
 import gc
 import time
@@ -265,21 +279,19 @@ async def collect() -> float:
     began = time.perf_counter()
     gc.collect()
     return time.perf_counter() - began
-'''
+''',
+)
 
 
-def longest_pause(project: Project, folder: Path, *edits: Edit) -> float:
+def longest_pause(project: Project, folder: Path, *changes: Change) -> float:
     """The shortest of some full collections of a service: the rest is the machine's."""
-    made = project.variant(folder / "made", *edits)
-    feature = made.root / "src/my_service/features/collect"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(COLLECT)
+    made = project.variant(folder / "made", COLLECT, *changes)
     with made.serve(folder / "run") as service:
         return min(float(service.client.get("/collect").text) for _ in range(5))
 
 
+@pytest.mark.timing
 def test_a_full_garbage_collection_holds_nobody_up(project: Project, tmp_path: Path) -> None:
     frozen = longest_pause(project, tmp_path)
-    sick = Edit("src/my_service/platform/server.py", "        gc.freeze()", "        gc.unfreeze()")
+    sick = Body("server:DrainServer.startup", "await original(sockets)\ngc.unfreeze()")
     assert frozen < longest_pause(project, tmp_path / "sick", sick) / 3

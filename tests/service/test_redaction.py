@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.projects import ROOT, Edit
+from tests.projects import ROOT
 from tests.proof import count
+from tests.sabotage import Body, Sabotage, Value
 
 SOURCE = ROOT / "template/src/{{ package_name }}/platform"
 SECRET = "s3cr3t-v4lue"
@@ -85,12 +86,14 @@ HARMLESS = [
 ]
 
 
-def load(folder: Path, *edits: Edit) -> ModuleType:
+def load(folder: Path, *sabotages: Sabotage) -> ModuleType:
     """The redactor as it is emitted, perhaps changed."""
-    shutil.copytree(SOURCE, folder / "platform")
-    for edit in edits:
-        edit.apply(folder)
-    spec = importlib.util.spec_from_file_location("redaction", folder / "platform/redaction.py")
+    platform = folder / "src/my_service/platform"
+    platform.mkdir(parents=True)
+    shutil.copy2(SOURCE / "redaction.py", platform)
+    for sabotage in sabotages:
+        sabotage.apply(folder)
+    spec = importlib.util.spec_from_file_location("redaction", platform / "redaction.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -126,23 +129,22 @@ def test_planted_secrets_are_hidden_and_the_rest_is_shown(redactor: ModuleType) 
     )
 
 
-REDACTION = "platform/redaction.py"
+PLAIN_TEXT = 'return _text(f"?{text}")[1:] if key and _QUERY.search(key) else _text(text)'
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "leaked"),
+    ("sabotage", "leaked"),
     [
-        (Edit(REDACTION, "(key and telling(key))", "False"), BY_KEY),
-        (Edit(REDACTION, "if telling(found[kind]) and ", "if False and "), BY_PAIR),
-        (Edit(REDACTION, "    return _Copy().of(value, key, 0)", "    return value"), PLANTED),
-        (Edit(REDACTION, "        if text[:1] in", "        if False and text[:1] in"), BY_KEY[-2:-1]),
-        (Edit(REDACTION, "hv[brs]", "hv[br]"), [BY_FORM[9]]),
-        (Edit(REDACTION, "{0,256}@|", "{0}@|"), [BY_FORM[1]]),
+        (Body("redaction:telling", "return False"), [*BY_KEY, *BY_PAIR]),
+        (Body("redaction:_value", "return None"), BY_PAIR),
+        (Value("redaction:_FORMS", 're.compile("(?!)")'), [*BY_PAIR, *BY_FORM]),
+        (Body("redaction:_Copy.text", PLAIN_TEXT), BY_KEY[-2:-1]),
     ],
-    ids=["keys", "pairs", "all", "JSON in texts", "vault tokens", "slashes"],
+    ids=["keys", "pairs", "forms", "JSON in texts"],
 )
-def test_a_sabotaged_redactor_leaks(tmp_path: Path, edit: Edit, leaked: list[Any]) -> None:
-    sick = load(tmp_path, edit)
+def test_a_sabotaged_redactor_leaks(tmp_path: Path, sabotage: Sabotage, leaked: list[Any]) -> None:
+    sick = load(tmp_path, sabotage)
     found = [value for value in PLANTED if SECRET in str(sick.redact(value))]
     assert found == leaked
 
@@ -249,30 +251,34 @@ def settles(redactor: ModuleType, examples: int) -> None:
 
 
 def test_a_secret_in_any_structure_stays_in_and_a_marker_comes_out(redactor: ModuleType) -> None:
-    holds(redactor, count(300, 3000))
+    holds(redactor, count(150, 3000))
 
 
 def test_redacting_again_changes_nothing(redactor: ModuleType) -> None:
-    settles(redactor, count(1000, 20_000))
+    settles(redactor, count(500, 20_000))
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
-    [
-        Edit(REDACTION, "(key and telling(key))", "False"),
-        Edit(REDACTION, r"|(?P<mail>", r"|(?P<mail>(?!)"),
-        Edit(REDACTION, "if depth > _DEEPEST or", "if depth > 2 or"),
-    ],
-    ids=["keys", "addresses", "markers are lost"],
+    "sabotage",
+    [Body("redaction:telling", "return False"), Value("redaction:_DEEPEST", "2")],
+    ids=["keys", "markers are lost"],
 )
-def test_a_sabotaged_redactor_breaks_the_property(tmp_path: Path, edit: Edit) -> None:
+def test_a_sabotaged_redactor_breaks_the_property(tmp_path: Path, sabotage: Sabotage) -> None:
     with pytest.raises((AssertionError, BaseExceptionGroup)):
-        holds(load(tmp_path, edit), 300)
+        holds(load(tmp_path, sabotage), 300)
 
 
-def test_a_redactor_that_hides_what_is_hidden_does_not_settle(tmp_path: Path) -> None:
+WITHOUT_END = """
+shown = original(value, key)
+return f"{shown}!" if isinstance(shown, str) and HIDDEN in shown else shown
+"""
+
+
+@pytest.mark.sabotage
+def test_a_redactor_that_changes_what_is_hidden_does_not_settle(tmp_path: Path) -> None:
     with pytest.raises((AssertionError, BaseExceptionGroup)):
-        settles(load(tmp_path, Edit(REDACTION, r'    r"\[redacted\]"' + "\n", '    r"(?!)"\n')), 1000)
+        settles(load(tmp_path, Body("redaction:redact", WITHOUT_END)), 1000)
 
 
 # --- time --------------------------------------------------------------------------------------------------------
@@ -329,9 +335,12 @@ def test_a_huge_structure_takes_bounded_time(redactor: ModuleType) -> None:
     assert SECRET not in json.dumps(redactor.redact(wide))
 
 
+GOES_BACK = r"""
+re.search(r"[\w.+%-]+@", text)
+return original(text)
+"""
+
+
 @pytest.mark.timing
 def test_a_pattern_that_goes_back_is_noticed(tmp_path: Path) -> None:
-    sick = load(
-        tmp_path, Edit(REDACTION, r"(?P<mail>(?<![\w.+%-])", r"(?P<mail>"), Edit(REDACTION, r'r"(?<!\w)(?:"', 'r"(?:"')
-    )
-    assert slow(sick, "a")
+    assert slow(load(tmp_path, Body("redaction:_text", GOES_BACK)), "a")

@@ -14,7 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.projects import Edit, Project
+from tests.plant import Feature
+from tests.projects import Project
 from tests.proof import count
 from tests.servers.process import Process, free_port
 from tests.service.conftest import migrated
@@ -23,7 +24,9 @@ pytestmark = pytest.mark.servers
 DRAIN = 1.0  # seconds
 BUDGET = DRAIN + 10  # seconds from SIGTERM to the exit
 SLOW = 0.7  # seconds that a slow request takes
-FEATURE = '''"""Routes for the load."""
+LOAD = Feature(
+    "load",
+    '''"""Routes for the load."""
 
 import asyncio
 
@@ -43,7 +46,8 @@ async def echo(socket: WebSocket) -> None:
     await socket.accept()
     while True:
         await socket.send_text(await socket.receive_text())
-'''
+''',
+)
 
 
 class Instance:
@@ -156,12 +160,7 @@ def rolling(project: Project, folder: Path, command: list[str], rolls: int) -> C
 @pytest.fixture(scope="module")
 def loaded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The service with routes for the load."""
-    made = project.variant(tmp_path_factory.mktemp("loaded") / "service")
-    feature = made.root / "src" / "my_service" / "features" / "load"
-    feature.mkdir()
-    (feature / "__init__.py").write_text("")
-    (feature / "routes.py").write_text(FEATURE)
-    return made
+    return project.variant(tmp_path_factory.mktemp("loaded") / "service", LOAD)
 
 
 def test_a_rolling_restart_loses_nothing(loaded: Project, tmp_path: Path) -> None:
@@ -171,17 +170,10 @@ def test_a_rolling_restart_loses_nothing(loaded: Project, tmp_path: Path) -> Non
     assert found == {"exit 0": rolls, "in time": rolls, "socket 1012": rolls}
 
 
+@pytest.mark.sabotage
 def test_plain_uvicorn_loses_requests(loaded: Project, tmp_path: Path) -> None:
     """The negative control: the same load, without a drain between the signal and the exit."""
     uvicorn = [str(loaded.venv / "bin" / "uvicorn"), "my_service.main:app", "--port=PORT", "--no-access-log"]
     found = rolling(loaded, tmp_path, uvicorn, 2)
     assert found["answered"] > 20
     assert sum(found[kind] for kind in ("ConnectError", "RemoteProtocolError", "ReadError", "503")) > 0
-
-
-def test_a_service_that_stays_ready_loses_requests(loaded: Project, tmp_path: Path) -> None:
-    """The other negative control: it drains, but nobody is told."""
-    edit = Edit("src/my_service/platform/server.py", "self.state.draining = True\n", "self.state.settings\n")
-    deaf = loaded.variant(tmp_path / "deaf", edit)
-    found = rolling(deaf, tmp_path, list(deaf.command("serve")), 2)
-    assert sum(found[kind] for kind in ("ConnectError", "RemoteProtocolError", "ReadError")) > 0

@@ -43,6 +43,7 @@ def test_a_second_update_finds_nothing_to_do(second: Path, tmp_path: Path) -> No
     assert git(service, "status", "--porcelain") == ""
 
 
+@pytest.mark.sabotage
 def test_a_file_of_ours_that_updates_skip_fails_the_proof(tmp_path: Path) -> None:
     skipped = """  - "{% if _copier_operation == 'update' %}Makefile{% endif %}"\n"""
     edit = Edit("copier.yml", "_exclude:\n", f"_exclude:\n{skipped}")
@@ -77,6 +78,7 @@ def test_a_folder_without_git_is_refused(first: Path, tmp_path: Path) -> None:
     assert files(service) == files(first)
 
 
+@pytest.mark.sabotage
 def test_one_task_would_make_every_update_demand_trust(tmp_path: Path) -> None:
     task = Edit("copier.yml", "_subdirectory:", "_tasks: ['true']\n_subdirectory:")
     template = release(tmp_path / "template", then=task.apply)

@@ -93,6 +93,7 @@ def test_an_example_deleted_by_hand_stays_deleted(first: Path, tmp_path: Path) -
     assert comes_back(duplicate(first, tmp_path / "service")) == []
 
 
+@pytest.mark.sabotage
 def test_an_example_under_skip_if_exists_would_come_back(tmp_path: Path) -> None:
     excluded = """  - "{% if _copier_operation == 'update' %}src/*/features/items{% endif %}"\n"""
     sabotage = (Edit("copier.yml", excluded, ""), Edit("copier.yml", "  - uv.toml\n", "  - uv.toml\n  - items\n"))

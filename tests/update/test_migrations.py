@@ -6,29 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.plant import Revision
 from tests.projects import Edit, Project
 from tests.proof import count
 from tests.update.versions import LAST, MIGRATIONS, NEXT, commit, duplicate, make_service, release, update
 
 pytestmark = pytest.mark.servers
-OWN = '''"""Orders."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "0002"
-down_revision = {after}
-branch_labels = {label}
-depends_on = None
-
-
-def upgrade() -> None:
-    op.create_table("orders", sa.Column("id", sa.Uuid, primary_key=True))
-
-
-def downgrade() -> None:
-    op.drop_table("orders")
-'''
+OWN = """op.create_table("orders", sa.Column("id", sa.Uuid, primary_key=True))"""
 
 
 def heads(file: Path) -> tuple[set[str], set[str]]:
@@ -44,9 +28,7 @@ def grow(service: Path, example: bool) -> None:
     if not example:
         for folder in ("src/my_service/features/items", "migrations/versions", "tests/features"):
             shutil.rmtree(service / folder)
-        (service / "migrations/versions").mkdir()
-    after, label = ('"0001"', "None") if example else ("None", '"service"')
-    (service / "migrations/versions/0002_orders.py").write_text(OWN.format(after=after, label=label))
+    Revision(OWN, after="0001" if example else None).apply(service)
     commit(service)
 
 
@@ -76,6 +58,7 @@ def test_a_platform_migration_joins_the_services_own(
         assert (ready.status_code, ready.json()["parts"]["db"]["evidence"]) == (200, f"answers, schema at 0002, {NEXT}")
 
 
+@pytest.mark.sabotage
 def test_a_platform_migration_on_the_services_branch_would_be_refused(project: Project, tmp_path: Path) -> None:
     sabotage = Edit(f"{MIGRATIONS}/platform/{NEXT}_quotas.py", f'"{LAST}"', '"0001"')
     template = release(tmp_path / "template", then=sabotage.apply)

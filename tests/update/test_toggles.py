@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 from copier import VcsRef
 
@@ -50,6 +51,7 @@ def test_an_example_switched_on_later_does_not_walk_into_a_living_service(releas
     assert files(service).keys() == before.keys()
 
 
+@pytest.mark.sabotage
 def test_an_example_that_updates_know_would_be_deleted_with_its_edits(tmp_path: Path) -> None:
     """Why the example is excluded from updates: the plain way loses what people wrote, without a word."""
     excluded = """  - "{% if _copier_operation == 'update' %}src/*/features/items{% endif %}"\n"""

@@ -12,21 +12,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.projects import Edit, Project, Service, render
+from tests import names
+from tests.projects import Project, Service, render
+from tests.sabotage import Body, Value
 from tests.secrets.conftest import users
 from tests.servers.aws import Aws
 from tests.servers.postgres import Postgres
 from tests.service.conftest import migrated
-from tests.test_answers import installed as modules
-from tests.test_questions import reserved
 
 pytestmark = pytest.mark.servers
-ROOM = "src/my_service/platform/secrets"
-QUICK = (
-    Edit(f"{ROOM}/aws.py", "POLL = 60", "POLL = 0.3"),
-    Edit(f"{ROOM}/__init__.py", "PATIENCE = 30", "PATIENCE = 1.2"),
-    Edit(f"{ROOM}/__init__.py", "LONGEST = 60", "LONGEST = 0.5"),
-)
+QUICK = (Value("secrets:POLL", "0.3"), Value("secrets:PATIENCE", "1.2"), Value("secrets:LONGEST", "0.5"))
 CANARY = "canary-of-secrets-manager"
 ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:"
 
@@ -53,9 +48,9 @@ def schema(quick: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_package_may_take_the_name_of_what_the_answer_installs(installed: Project) -> None:
-    names = modules(installed)
-    assert {"boto3", "s3transfer"} <= names
-    assert names - reserved() == set()
+    taken = names.installed(installed)
+    assert {"boto3", "s3transfer"} <= taken
+    assert taken - names.reserved() == set()
 
 
 def env(aws: Aws, name: str = "orders") -> dict[str, str]:
@@ -127,8 +122,9 @@ def test_a_fault_at_the_start_is_waited_for_if_waiting_helps(
     assert (aws.asked > 1) is (code == 1)
 
 
+@pytest.mark.sabotage
 def test_a_backend_that_knows_no_throttling_would_give_up(quick: Project, aws: Aws, tmp_path: Path) -> None:
-    sick = quick.variant(tmp_path / "sick", Edit(f"{ROOM}/aws.py", "code in BUSY or ", ""))
+    sick = quick.variant(tmp_path / "sick", Value("secrets:BUSY", "()"))
     with aws.refusing(400, "ThrottlingException"):
         assert sick.cli("serve", env=env(aws)).returncode == 78  # the test above is red
 
@@ -215,10 +211,11 @@ def test_a_user_that_aws_rotates_reaches_the_pool_without_a_restart(
     rotates(quick, aws, postgres, tmp_path)
 
 
+@pytest.mark.sabotage
 def test_a_backend_that_leaves_the_user_out_is_noticed(
     quick: Project, aws: Aws, postgres: Postgres, tmp_path: Path
 ) -> None:
-    sick = quick.variant(tmp_path / "sick", Edit(f"{ROOM}/aws.py", 'if {"database_url", "username"', 'if {"nothing"'))
+    sick = quick.variant(tmp_path / "sick", Body("secrets:with_login", "return url"))
     with pytest.raises(AssertionError):
         rotates(sick, aws, postgres, tmp_path)
 
