@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from opentelemetry import metrics, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach
+from opentelemetry.metrics import set_meter_provider
 from opentelemetry.trace import (
     INVALID_SPAN_CONTEXT,
     NonRecordingSpan,
@@ -21,6 +21,7 @@ from opentelemetry.trace import (
     SpanContext,
     TraceState,
     set_span_in_context,
+    set_tracer_provider,
 )
 
 from ..room import Room, find_module
@@ -146,14 +147,14 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     sdk = import_module(".sdk", __package__)
     parts = sdk.build(app, mine, state.spans if watched else [])
     if parts.tracers:
-        trace.set_tracer_provider(parts.tracers)
+        set_tracer_provider(parts.tracers)
         if http := find_module("http", __package__ or ""):  # else FastAPI makes the spans itself
             state.traced = http.make_traced(app, parts.tracers)
     if parts.lines:
         state.lines.append(parts.lines)
     requests = lag = None
     if parts.meters:
-        metrics.set_meter_provider(parts.meters)
+        set_meter_provider(parts.meters)
         meters = import_module(".metrics", __package__)
         requests, lag = meters.install(parts.meters, state, parts.durations)
     samples = sampler(mine.otel_traces_sampler, mine.ratio) if parts.tracers else None
