@@ -218,7 +218,11 @@ def _keep(lines: list[str], node: Function, owner: ast.AST) -> tuple[str, str]:
     indent = " " * node.col_offset
     bound = name
     if isinstance(owner, ast.ClassDef):
-        bound = f"{owner.name}.{name}" if BINDS_NO_SELF & set(marks) else f"{node.args.args[0].arg}.{name}"
+        bound = (
+            f"{owner.name}.{name}"
+            if BINDS_NO_SELF & set(marks)
+            else f"{(node.args.posonlyargs + node.args.args)[0].arg}.{name}"
+        )
     elif any(mark != "asynccontextmanager" and mark != "contextmanager" for mark in marks):
         marks = []  # a route is not registered twice
     kept = "".join(f"{indent}@{mark}\n" for mark in marks)

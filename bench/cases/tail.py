@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 from bench import project
@@ -32,7 +31,8 @@ KINDS = ("contrib", "native")
 def sink(folder: Path) -> Iterator[str]:
     """The address of a collector in a process of its own."""
     port = free_port()
-    process = Process([sys.executable, "-m", "bench.sink", str(port)], cwd=ROOT, env=dict(os.environ), log=folder / "sink.log")
+    command = [sys.executable, "-m", "bench.sink", str(port)]
+    process = Process(command, cwd=ROOT, env=dict(os.environ), log=folder / "sink.log")
     try:
         yield f"http://{HOST}:{port}"
     finally:

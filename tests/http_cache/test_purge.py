@@ -257,8 +257,8 @@ STUBBORN = """
     return 503 if status == 403 else status, body, after
 """
 TELLS_ALL = """
-    exchange.status = 200
-    original(exchange, headers)
+    context.status = 200
+    original(context, headers)
 """
 SABOTAGES: dict[str, dict[Sabotage, Test]] = {
     "careless": {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import Change, Project, Service
+from tests.projects import Change, Edit, Project, Service
 from tests.sabotage import Body, Value
 from tests.secrets.conftest import deploy
 from tests.servers.vault import Space
@@ -44,9 +44,14 @@ def test_what_is_said_nearer_wins(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.sabotage
-def test_a_backend_that_is_asked_first_would_win(project: Project, tmp_path: Path) -> None:
-    order = "return _Source(settings_cls), *super().settings_customise_sources(settings_cls, *sources, **named)"
-    sick = project.variant(tmp_path / "sick", Body("secrets:Settings.settings_customise_sources", order))
+def test_a_backend_that_wins_over_the_environment_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(
+        tmp_path / "sick",
+        Body(
+            "settings:RoomSettings.given",
+            'return {"secrets_backend": "files"} | {"secrets_dir": __import__("os").environ["SECRETS_DIR"]}',
+        ),
+    )
     done = sick.run(
         str(sick.venv / "bin/python"),
         "-c",
@@ -55,6 +60,33 @@ def test_a_backend_that_is_asked_first_would_win(project: Project, tmp_path: Pat
         check=False,
     )
     assert not done.stdout.startswith("DEBUG")
+
+
+IMPORT = """
+from my_service import main
+from my_service.settings import Settings
+Settings()
+print("imported")
+"""
+
+
+def test_an_import_asks_nobody(project: Project, vault: Space, tmp_path: Path) -> None:
+    side = deploy(vault, project, tmp_path)
+    side.write(log_level="ERROR")
+    python, before = str(project.venv / "bin/python"), vault.asked("")
+    assert project.run(python, "-c", IMPORT, env=side.env).stdout == "imported\n"
+    assert vault.asked("") == before
+    assert shown(project, **side.env)[0].startswith("ERROR ")
+    assert vault.asked("") > before
+
+
+@pytest.mark.sabotage
+def test_an_import_that_reads_secrets_is_noticed(project: Project, vault: Space, tmp_path: Path) -> None:
+    side, before = deploy(vault, project, tmp_path), vault.asked("")
+    early = Edit("src/my_service/main.py", "def app()", "create_app(load(Settings))\n\n\ndef app()")
+    sick = project.variant(tmp_path / "sick", early)
+    assert sick.run(str(sick.venv / "bin/python"), "-c", IMPORT, env=side.env).stdout == "imported\n"
+    assert vault.asked("") > before
 
 
 def test_by_default_nothing_of_it_is_imported(project: Project, vault: Space, tmp_path: Path) -> None:
@@ -112,4 +144,4 @@ def test_a_slow_vault_delays_no_request(project: Project, vault: Space, tmp_path
 @pytest.mark.sabotage
 @pytest.mark.timing
 def test_a_vault_that_is_asked_on_the_event_loop_would(project: Project, vault: Space, tmp_path: Path) -> None:
-    assert delay(project, vault, tmp_path, Body("secrets:_apart", "return call()")) > 2000
+    assert delay(project, vault, tmp_path, Body("threads:in_thread", "return call()")) > 2000

@@ -156,7 +156,7 @@ def optional(project: Project, folder: Path, *changes: Sabotage) -> list[str]:
 
 
 def test_an_optional_part_needs_a_value_or_off_in_production(project: Project, tmp_path: Path) -> None:
-    embedded = f"production refuses an embedded stand-in, {ADVICE}"
+    embedded = f"not allowed in production, {ADVICE}"
     assert optional(project, tmp_path / "well") == [NEEDS, embedded, "None", "None", "smtp://mail.acme.test"]
 
 

@@ -106,7 +106,7 @@ def test_an_older_schema_is_not_ready_and_a_newer_one_is(project: Project, postg
 
 
 LOOKS = """
-for part in (await parts.look()).values():
+for part in (await parts.check()).values():
     assert part["ready"]
 return await original()
 """
@@ -126,7 +126,7 @@ except NotReady:
         Body("health:install.livez", LOOKS),
         Body("health:install.readyz", 'return {**await original(Response()), "status": "ready"}'),
         Body("db:fault_of", "return None"),
-        Body("db:Pool.look", AGAIN),
+        Body("db:Pool.check", AGAIN),
     ],
     ids=["liveness looks", "readiness does not", "500", "says it each time"],
 )

@@ -21,7 +21,11 @@ from tests.servers.postgres import Postgres
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
-QUICK = (Value("secrets:POLL", "0.3"), Value("secrets:PATIENCE", "1.2"), Value("secrets:LONGEST", "0.5"))
+QUICK = (
+    Value("secrets:POLL", "0.3"),
+    Value("secrets:STARTUP_SECONDS", "1.2"),
+    Value("secrets:MAX_RETRY_SECONDS", "0.5"),
+)
 CANARY = "canary-of-secrets-manager"
 ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:"
 
