@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import project
+from bench import measure, project
 from bench.cases.overhead import PATH, PRODUCTION_LIKE, WARM_SECONDS, commands, prepare
 from bench.cases.wiring import INTERVAL, SOLD
 from bench.harness import BenchError, Case, Limit, Measures, Result, interleave, medians, paired_ratio
@@ -39,9 +39,7 @@ def sink(folder: Path) -> Iterator[str]:
         process.stop()
 
 
-def measured(
-    name: str, service: Path, tools: Path, seconds: float, env: dict[str, str], rate: Callable[[], float]
-) -> Measures:
+def measured(name: str, service: Path, tools: Path, seconds: float, env: dict[str, str], rate: float) -> Measures:
     """A fresh process: start, warm up, then requests at their rate."""
     port = free_port()
     env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE | env
@@ -49,11 +47,11 @@ def measured(
     log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
     with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
         server.cpu_per_request(PATH, WARM_SECONDS)
-        before = server.cpu_seconds
-        found = arrive(HOST, port, PATH, rate=rate(), connections=CONNECTIONS, seconds=seconds)
+        before = measure.cpu_seconds(server.pid)
+        found = arrive(HOST, port, PATH, rate=rate, connections=CONNECTIONS, seconds=seconds)
         if found.errors:
             raise BenchError(f"{name}: {found.errors} of {len(found.seconds)} requests were not answered with 200")
-        spent = (server.cpu_seconds - before) / len(found.seconds)
+        spent = (measure.cpu_seconds(server.pid) - before) / len(found.seconds)
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
     latencies = {key: found.percentile(share) * 1e3 for key, share in shares.items()}
     return latencies | {"cpu_per_request": spent * 1e6}
@@ -69,10 +67,10 @@ def capacity(service: Path, tools: Path) -> float:
 
 
 def run(rounds: int, full: bool) -> Result:
-    seconds = 12.0 if full else 6.0  # several batches of spans
+    seconds = 12.0 if full else 4.0  # many batches of spans
     with TemporaryDirectory() as folder, sink(Path(folder)) as collector:
         template = project.export(Path(folder) / "template")
-        rates: list[float] = []
+        rate = 0.0
         sides: dict[str, Callable[[], Measures]] = {}
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
@@ -83,10 +81,10 @@ def run(rounds: int, full: bool) -> Result:
         for kind in KINDS:
             service = Path(folder) / kind
             tools = project.make_service(template, service, prepare, "--data", f"http_instrumentation={kind}")
-            if not rates:
-                rates.append(SHARE * capacity(service, tools))
-                sides["bare"] = partial(measured, "bare", service, tools, seconds, {}, lambda: rates[0])
-            sides[kind] = partial(measured, "service", service, tools, seconds, env, lambda: rates[0])
+            if not rate:
+                rate = SHARE * capacity(service, tools)
+                sides["bare"] = partial(measured, "bare", service, tools, seconds, {}, rate)
+            sides[kind] = partial(measured, "service", service, tools, seconds, env, rate)
         found = interleave(sides, rounds)
     middle = medians(found)
     return Result(
@@ -94,7 +92,7 @@ def run(rounds: int, full: bool) -> Result:
         rounds=found,
         ratio={kind: paired_ratio(found, kind, "bare", "p99") for kind in KINDS},
         limits={kind: Limit("ceiling", CEILING_MS, middle[kind]["p99"]) for kind in KINDS},
-        notes={"requests_per_second": rates[0]},
+        notes={"requests_per_second": rate},
     )
 
 
