@@ -11,12 +11,30 @@ import pytest
 import yaml
 
 from tests.contract import ANSWERED, CHOICES, CONTRACT, DEFAULTS, LATER
-from tests.projects import ROOT, Edit, Project, Service, render
+from tests.projects import ROOT, Change, Edit, Project, Service, render
+from tests.sabotage import Body, Value
 from tests.service.conftest import migrated
 from tests.test_questions import QUESTIONS
 from tests.test_render import values
 
-HEALTH = "src/my_service/platform/health.py"
+NO_VERSION = Body(
+    "health:install",
+    """
+    original(app, settings)
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/version"]
+    """,
+)
+
+
+def deaf(header: str) -> Body:
+    """A service that does not get a header of the request."""
+    return Body(
+        "__init__:Service.__call__",
+        f"""
+        scope["headers"] = [pair for pair in scope.get("headers", ()) if pair[0] != b"{header}"]
+        await original(scope, receive, send)
+        """,
+    )
 
 
 def promised(kind: str) -> set[str]:
@@ -80,18 +98,19 @@ def test_variables_of_other_answers_are_there_with_them(template: Path, tmp_path
         assert set(names.split()) <= variables(render(template, tmp_path / names, **answers))
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("edit", "gone"),
+    ("change", "gone"),
     [
         (Edit(".copier-answers.yml", "github_user:", "github_owner:"), "question github_user"),
         (Edit("Makefile", "fmt: ## ", "fmt: # "), "target fmt"),
         (Edit("src/my_service/cli.py", "def migrate(", "def upgrade("), "command migrate"),
-        (Edit(HEALTH, '"/version"', '"/about"'), "route /version"),
+        (NO_VERSION, "route /version"),
         (Edit(".env.example", "#GIT_COMMIT=", "#COMMIT="), "variable GIT_COMMIT"),
     ],
 )
-def test_a_renamed_name_breaks_the_contract(project: Project, tmp_path: Path, edit: Edit, gone: str) -> None:
-    assert broken(built(project.variant(tmp_path / "sick", edit))) == [gone]
+def test_a_renamed_name_breaks_the_contract(project: Project, tmp_path: Path, change: Change, gone: str) -> None:
+    assert broken(built(project.variant(tmp_path / "sick", change))) == [gone]
 
 
 def test_what_is_built_has_to_leave_the_list(project: Project, tmp_path: Path) -> None:
@@ -185,9 +204,11 @@ def exits(project: Project, folder: Path) -> dict[int, int]:
 
 def test_each_exit_code_comes_from_a_real_command(project: Project, tmp_path: Path) -> None:
     assert exits(project, tmp_path) == {0: 0, 1: 1, 2: 2, 78: 78}
-    sick = project.variant(
-        tmp_path / "sick", Edit("src/my_service/platform/settings.py", "EXIT_REFUSED = 78", "EXIT_REFUSED = 1")
-    )
+
+
+@pytest.mark.sabotage
+def test_another_exit_code_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Value("settings:EXIT_REFUSED", "1"))
     assert exits(sick, tmp_path) == {0: 0, 1: 1, 2: 2, 78: 1}
 
 
@@ -234,19 +255,19 @@ def test_a_running_service_answers_as_promised(project: Project, tmp_path: Path)
         keeps_its_word(service)
 
 
-@pytest.mark.servers
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
-    "edit",
+    "sabotage",
     [
-        Edit(HEALTH, '"/version"', '"/about"'),
-        Edit("src/my_service/platform/http.py", '(b"x-request-id"', '(b"x-other"'),
-        Edit("src/my_service/platform/http.py", "parent = _TRACEPARENT.fullmatch(value)", "pass"),
-        Edit("src/my_service/platform/__init__.py", '    "api_docs",\n', ""),
+        NO_VERSION,
+        deaf("x-request-id"),
+        deaf("traceparent"),
+        Body("__init__:create_app", 'return original(settings, without={"api_docs", *without})'),
     ],
     ids=["route", "request id", "traceparent", "docs"],
 )
-def test_a_broken_promise_is_noticed(project: Project, tmp_path: Path, edit: Edit) -> None:
-    sick = project.variant(tmp_path / "sick", edit)
+def test_a_broken_promise_is_noticed(project: Project, tmp_path: Path, sabotage: Body) -> None:
+    sick = project.variant(tmp_path / "sick", sabotage)
     # an instrumentation reads the caller's trace as well: here the door has to do it alone
     env = {"OTEL_SDK_DISABLED": "true", **migrated(sick, f"sqlite:///{tmp_path}/x.db")}
     with sick.serve(tmp_path, env) as service, pytest.raises((AssertionError, KeyError, ValueError)):
