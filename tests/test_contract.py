@@ -1,6 +1,7 @@
 """The contract as far as it is built: what outside checks call a service by is there under that name, and works."""
 
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def test_questions_have_the_choices_and_defaults_of_the_contract(template: Path,
 
 
 def unmakeable(project: Project) -> list[str]:
-    """Targets that make has no recipe for, or that a file of their name hides."""
+    """Targets that make has no recipe for, or that a file or folder of their name hides."""
+    shutil.rmtree(project.root / "ready")
     found = []
     for name in sorted(promised("target") - later("target")):
         (project.root / name).write_text("")

@@ -35,7 +35,7 @@ def private(name: str) -> bool:
 
 def foreign_names(tree: ast.Module) -> dict[str, str]:
     """What a module binds by importing it from another package: the name here, and where it is from."""
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {(each.asname or each.name).partition(".")[0]: each.name for each in node.names}

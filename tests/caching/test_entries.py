@@ -152,6 +152,30 @@ def test_an_invalidation_forgets_what_has_the_tag(running: Lab) -> None:
     forgets(running)
 
 
+HOLD = """
+import asyncio
+from my_service.platform.cache import readthrough
+from my_service.platform.cache.memory import Server
+
+async def main():
+    cache = readthrough.ReadThrough("test", Server("memory://"))
+    cache.breaker.trip()  # away: what is invalidated is held until it is back
+    for number in range(readthrough.MOST):
+        await cache.invalidate(f"tag-{number}")
+    await cache.invalidate()
+    print(len(cache.held), readthrough.EVERYTHING in cache.held)
+    await cache.invalidate("one too many")
+    print(readthrough.EVERYTHING in cache.held)
+
+asyncio.run(main())
+"""
+
+
+def test_an_invalidation_without_tags_forgets_nothing(project: Project) -> None:
+    done = project.run(str(project.venv / "bin/python"), "-c", HOLD)
+    assert done.stdout == "1000 False\nTrue\n"
+
+
 def test_an_invalidation_that_does_nothing_is_noticed(
     projects: dict[str, Project], tmp_path: Path, redis: Redis
 ) -> None:

@@ -15,8 +15,8 @@ from tests.servers.postgres import Postgres, open_postgres
 
 ITEMS = "/v1/items"
 ROLES = "deploy/postgres/roles.sql"
-DB = "src/my_service/platform/db.py"
-FAULTS = "src/my_service/platform/db_faults.py"
+DB = "src/my_service/platform/db/__init__.py"
+FAULTS = "src/my_service/platform/db/faults.py"
 ENV = "migrations/env.py"
 MIGRATE = "src/my_service/ops/migrate.py"
 NEW = {"name": "lamp"}

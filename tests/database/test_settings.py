@@ -10,7 +10,7 @@ from tests.database.conftest import DB, Database
 from tests.projects import Edit, Project
 
 pytestmark = pytest.mark.servers
-CAPACITY = "src/my_service/platform/db_capacity.py"
+CAPACITY = "src/my_service/platform/db/capacity.py"
 SQLITE = {"DATABASE_URL": "sqlite:///./x.db"}
 POSTGRESQL = {"DATABASE_URL": "postgresql://app:s3cret-marker@127.0.0.1:1/orders"}
 ONE_PROCESS = "Value error, SQLite serves one process: set DATABASE_URL to PostgreSQL, or this to 1"

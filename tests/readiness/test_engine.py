@@ -156,7 +156,7 @@ def test_a_check_that_cannot_be_imported_is_named(prober: Prober, service: Servi
 
 def test_without_its_extra_the_command_says_what_to_install(prober: Prober) -> None:
     python = str(prober.project.venv / "bin/python")
-    code = "import sys; sys.modules['httpx2'] = None; from my_service.cli import app; app(['ready'])"
+    code = "import runpy, sys; sys.modules['httpx2'] = None; runpy.run_module('ready', run_name='__main__')"
     done = prober.project.run(python, "-c", code, check=False)
     assert (done.returncode, done.stderr) == (2, "ready: install the extra `ops`: it needs httpx2\n")
 

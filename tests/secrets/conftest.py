@@ -22,7 +22,7 @@ from tests.vault.conftest import SLUG, VAULTS_PASSWORD, Deployed, applied_sql
 
 ROOM = "src/my_service/platform/secrets"
 STORE, FILES, VAULT = f"{ROOM}/__init__.py", f"{ROOM}/files.py", f"{ROOM}/vault.py"
-DB = "src/my_service/platform/db.py"
+DB = "src/my_service/platform/db/__init__.py"
 ITEMS = "/v1/items"
 SECRET = "hunter2-s3cret"
 SECONDS = 30.0

@@ -139,11 +139,11 @@ def test_a_sabotaged_process_leaks_exactly_there(
 # --- what is said before there is a log -----------------------------------------------------------------------------
 
 REFUSED = """
-import traceback
+import os, pathlib, traceback
 from pydantic import ValidationError
 from my_service.settings import Settings
 try:
-    Settings()
+    Settings(**{file.name: file.read_text() for file in pathlib.Path(os.environ["SECRETS_DIR"]).iterdir()})
 except ValidationError as error:
     print(error, repr(error), error.errors(), error.json(), error.__context__, error.__cause__)
     traceback.print_exc()

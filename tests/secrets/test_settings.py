@@ -50,6 +50,24 @@ def test_what_is_said_nearer_wins(project: Project, tmp_path: Path) -> None:
     ]
 
 
+IMPORT = """
+from my_service import main
+from my_service.settings import Settings
+Settings()
+print("imported")
+"""
+
+
+def test_an_import_asks_nobody(vault: Vault, project: Project, tmp_path: Path) -> None:
+    side = deploy(vault, project, tmp_path)
+    side.write(log_level="ERROR")
+    python, before = str(project.venv / "bin/python"), len(vault.seen)
+    assert project.run(python, "-c", IMPORT, env=side.env).stdout == "imported\n"
+    assert len(vault.seen) == before
+    assert shown(project, **side.env)[0].startswith("ERROR ")
+    assert len(vault.seen) > before
+
+
 def test_by_default_nothing_of_it_is_imported(project: Project, vault: Vault, tmp_path: Path) -> None:
     assert shown(project)[1] == "False False []"
     side = deploy(vault, project, tmp_path)

@@ -111,8 +111,8 @@ def test_an_older_schema_is_not_ready_and_a_newer_one_is(project: Project, postg
         assert service.client.get("/readyz").status_code == 200
 
 
-DB = "src/my_service/platform/db.py"
-FAULTS = "src/my_service/platform/db_faults.py"
+DB = "src/my_service/platform/db/__init__.py"
+FAULTS = "src/my_service/platform/db/faults.py"
 HEALTH = "src/my_service/platform/health.py"
 
 

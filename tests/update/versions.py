@@ -47,6 +47,7 @@ def downgrade() -> None:
 '''
 QUOTA = '''"""How much a client may do in a day."""
 
+from .room import Room
 from .settings import RoomSettings
 
 
@@ -54,6 +55,9 @@ class Settings(RoomSettings):
     """The limit."""
 
     quota_per_day: int = 1000
+
+
+ROOM = Room(settings=Settings)
 '''
 # What the second release adds and changes: ours, and also what is the user's, which must not arrive anywhere.
 FILES = {

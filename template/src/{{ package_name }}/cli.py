@@ -14,9 +14,7 @@ def main() -> None:
 
 
 @app.command()
-def serve(
-    reload: Annotated[bool, typer.Option(help="Start again at each change of the code.")] = False,
-) -> None:
+def serve(reload: Annotated[bool, typer.Option(help="Start again at each change of the code.")] = False) -> None:
     """Serve until a signal comes; on SIGTERM drain first."""
     from . import main
     from .platform.server import serve as run
@@ -25,9 +23,7 @@ def serve(
 
 
 @app.command()
-def migrate(
-    new: Annotated[str, typer.Option(help="Write a migration with this message instead.")] = "",
-) -> None:
+def migrate(new: Annotated[str, typer.Option(help="Write a migration with this message instead.")] = "") -> None:
     """Bring the database to the schema of this code."""
     try:
         ops = importlib.import_module(".ops.migrate", __package__)

@@ -36,9 +36,8 @@ class Door:
     def __init__(self, app: ASGIApp, rooms: Collection[Room], state: State) -> None:
         self.app = app
         self.state = state
-        inward = list(rooms)
-        outward = inward[::-1]
-        self.begin = [room.begin for room in inward if room.begin]
+        outward = [*rooms][::-1]
+        self.begin = [room.begin for room in rooms if room.begin]
         self.respond = [room.respond for room in outward if room.respond]
         self.finish = [room.finish for room in outward if room.finish]
 

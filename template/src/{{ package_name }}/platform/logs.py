@@ -40,7 +40,6 @@ MADE_HERE = {
 }
 SERIOUS = {"critical", "error"}
 LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
-access = structlog.get_logger("access")
 
 
 class Settings(RoomSettings):
@@ -78,6 +77,11 @@ def _inner() -> str:
     return f"{context.span_id:016x}" if context.is_valid else ""
 
 
+def _stamped(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["timestamp"] = datetime.now(UTC)
+    return event
+
+
 def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
         if name not in MADE_HERE:
@@ -103,6 +107,8 @@ class Output:
 
     def write(self, event: MutableMapping[str, Any]) -> None:
         """Write a line."""
+        if self.console:
+            event["timestamp"] = event["timestamp"].astimezone().strftime("%H:%M:%S")
         for listen in self.listeners:
             listen(event)
         if self.console:
@@ -111,13 +117,11 @@ class Output:
             line = orjson.dumps(event, default=str, option=LINE)
         sys.stdout.buffer.write(line)
         try:
-            loop = asyncio.get_running_loop()
+            if not self.waiting:
+                asyncio.get_running_loop().call_soon(self._flush)
+                self.waiting = True
         except RuntimeError:  # a thread, or a command
             sys.stdout.buffer.flush()
-        else:
-            if not self.waiting:
-                self.waiting = True
-                loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self.waiting = False
@@ -151,23 +155,14 @@ def configure(mine: Settings, state: State | None = None) -> Output:
         state: Its reporter is told each error, its listeners each line, redacted.
     """
     output = Output(mine, state.lines if state else ())
-    shared: list[structlog.typing.Processor] = [
-        _ids,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if mine.console else "iso", utc=not mine.console),
-    ]
+    shared: list[structlog.typing.Processor] = [_ids, structlog.processors.add_log_level, _stamped]
 
     def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if state and state.errors and event["level"] in SERIOUS:
             state.errors.logged(event)
         return event
 
-    last: list[structlog.typing.Processor] = [
-        reported,
-        structlog.processors.format_exc_info,
-        _redacted,
-        output.process,
-    ]
+    last: list[structlog.typing.Processor] = [reported, structlog.processors.format_exc_info, _redacted, output.process]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(mine.level),
@@ -188,34 +183,27 @@ def configure(mine: Settings, state: State | None = None) -> Output:
 
 def finish(context: RequestContext) -> None:
     """Write the access line, and the error that nobody had an answer for."""
-    path, output = context.scope["path"], context.state.own[Output]
+    path, route, output = context.scope["path"], context.route, context.state.own[Output]
     if context.error:
         structlog.get_logger("errors").error("unhandled error", exc_info=context.error)
+    if output.level > (logging.DEBUG if path in QUIET else logging.INFO):
+        return
     event = {
-        "method": context.scope.get("method", "WEBSOCKET"),
-        "path": path[:256],
-        "route": context.route,
-        "status": context.status,
         "bytes": context.sent,
+        "event": "request",
+        "level": "debug" if path in QUIET else "info",
+        "method": context.scope.get("method", "WEBSOCKET"),
         "ms": round(context.seconds * 1000, 2),
+        "path": path if path == route else redact(path[:256]),  # a template holds nothing of the client's
+        "request_id": context.request_id,
+        "route": route,
+        "status": context.status,
+        "timestamp": datetime.now(UTC),
+        "trace_id": context.trace_id,
     }
-    if path in QUIET:
-        access.debug("request", **event)
-    elif output.console:
-        access.info("request", **event)
-    elif output.level <= logging.INFO:
-        if path != event["route"]:  # else nothing in it is the client's
-            event["path"] = redact(event["path"])
-        event |= {
-            "event": "request",
-            "level": "info",
-            "request_id": context.request_id,
-            "timestamp": datetime.now(UTC),
-            "trace_id": context.trace_id,
-        }
-        if context.span_id:
-            event["span_id"] = context.span_id
-        output.write(event)
+    if context.span_id:
+        event["span_id"] = context.span_id
+    output.write(event)
 
 
 ROOM = Room(settings=Settings, install=install, finish=finish, required=True)

@@ -171,17 +171,9 @@ def describe(schema: dict[str, Any], app: FastAPI) -> None:
     """Say in the OpenAPI document that each operation may answer with a problem."""
     text, number = {"type": "string"}, {"type": "integer"}
     invalid = {"type": "object", "properties": {"location": text, "message": text, "type": text}}
-    members = {
-        "type": text,
-        "title": text,
-        "status": number,
-        "detail": text,
-        "code": text,
-        "request_id": text,
-        "trace_id": text,
-        "errors": {"type": "array", "items": invalid},
-    }
     required = ["type", "title", "status", "detail", "code"]
+    texts = dict.fromkeys([*required, "request_id", "trace_id"], text)
+    members = {**texts, "status": number, "errors": {"type": "array", "items": invalid}}
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = {"type": "object", "title": "Problem", "properties": members, "required": required}

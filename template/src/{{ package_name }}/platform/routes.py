@@ -5,9 +5,7 @@ FastAPI's public iteration; a request then costs one look-up by its endpoint.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,19 +19,14 @@ class RouteTemplates:
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
-
-    @cached_property
-    def by_endpoint(self) -> dict[int, list[tuple[re.Pattern[str], str]]]:
-        """Patterns and templates by the identity of what serves them."""
-        found = defaultdict(list)
-        for endpoint, path in _walk(self.app.routes, ""):
-            pattern, template, _ = compile_path(path)
-            found[id(endpoint)].append((pattern, template))
-        return found
+        self.found: dict[int, list[tuple[re.Pattern[str], str]]] = {}  # by the identity of the endpoint
 
     def of(self, scope: Scope) -> str | None:
         """The template of the route that a request has reached; None where there was none."""
-        found = self.by_endpoint.get(id(scope.get("endpoint")), ())
+        if not self.found:
+            for endpoint, path in _walk(self.app.routes, ""):
+                self.found.setdefault(id(endpoint), []).append(compile_path(path)[:2])
+        found = self.found.get(id(scope.get("endpoint")), ())
         if len(found) == 1:
             return found[0][1]
         path = scope["path"].removeprefix(scope.get("app_root_path", scope.get("root_path", "")))

@@ -17,13 +17,17 @@ from pydantic_settings import (
     DotEnvSettingsSource,
     EnvSettingsSource,
     NoDecode,
-    PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
 EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h
 _PLACEHOLDER = re.compile(r"change-?me|replace-?me|placeholder|your-|\bexample\.(com|net|org)\b|<[^>]*>", re.I)
+
+
+def _env_file(kind: type[BaseSettings]) -> Any:
+    """None in tests: they must not reach the database that a developer has configured in `.env`."""
+    return None if os.environ.get("ENVIRONMENT") == "test" else kind.model_config.get("env_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,7 @@ class RealInProduction:
 class RoomSettings(BaseSettings):
     """What the settings of every room share."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     environment: Literal["local", "test", "staging", "production"] = "local"
     git_commit: str = "unknown"  # set by the build
@@ -63,7 +62,7 @@ class RoomSettings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(_env_file=_env_file(type(self)), **values)
             return
         except ValidationError as error:
             title, found = error.title, error.errors(include_input=False, include_url=False)
@@ -72,24 +71,9 @@ class RoomSettings(BaseSettings):
         raise ValidationError.from_exception_data(title, wrong, hide_input=True)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave `.env` out of tests: they must not reach the database that a developer has configured there."""
-        if os.environ.get("ENVIRONMENT") == "test":
-            return init_settings, env_settings
-        return init_settings, env_settings, dotenv_settings
-
-    @classmethod
     def given(cls) -> dict[str, Any]:
         """The values that the environment and `.env` say, unchecked."""
-        tested = os.environ.get("ENVIRONMENT") == "test"
-        return {**({} if tested else DotEnvSettingsSource(cls)()), **EnvSettingsSource(cls)()}
+        return {**DotEnvSettingsSource(cls, _env_file(cls))(), **EnvSettingsSource(cls)()}
 
     @classmethod
     def open_store(cls, given: Mapping[str, Any]) -> Any:

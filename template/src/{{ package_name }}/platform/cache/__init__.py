@@ -56,13 +56,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     state, cache = state_of(app), ReadThrough(f"{app.title}:{settings.environment}", _backend(url.get_secret_value()))
     state.cache = cache
     state.metrics += [
-        Metric(
-            "cache.requests",
-            "{request}",
-            "Values asked for, by policy and where they came from.",
-            cache.observe,
-            "counter",
-        ),
+        Metric("cache.requests", "{request}", "Values by policy and where they came from.", cache.observe, "counter"),
         Metric("cache.breaker.open", "", "1 while the cache is away.", lambda: [(int(cache.breaker.open), {})]),
     ]
 

@@ -99,15 +99,10 @@ class Store:
         """
         self.listeners.append(_Listener(name, call, self.values.get(name)))
 
-    def leases(self) -> dict[str, tuple[float, float]]:
-        """Of each lease the seconds that are left, and those that it had."""
-        leases = self.backend.leases if self.backend else {}
-        return {name: (max(0.0, lease.until - time.monotonic()), lease.seconds) for name, lease in leases.items()}
-
     def observe(self, which: int) -> Iterator[tuple[float, dict[str, str]]]:
         """The seconds that are left of each lease (0), or that it had (1)."""
-        for name, seconds in self.leases().items():
-            yield seconds[which], {"lease": name}
+        for name, lease in (self.backend.leases if self.backend else {}).items():
+            yield (max(0.0, lease.until - time.monotonic()), lease.seconds)[which], {"lease": name}
 
     async def follow(self, backend: Backend) -> None:
         """Keep the values current until cancelled: nothing that a backend does ends this."""
@@ -196,11 +191,9 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     """Offer the store."""
     store, state = part(settings, Settings).store, state_of(app)
     state.secrets = store
-    for which, name, description in (
-        (0, "secrets.lease.remaining", "Time until a lease ends, if nobody renews it."),
-        (1, "secrets.lease.duration", "Time for which a lease was given at first."),
-    ):
-        state.metrics.append(Metric(name, "s", description, partial(store.observe, which)))
+    remaining = "secrets.lease.remaining", "s", "Time until a lease ends, if nobody renews it."
+    duration = "secrets.lease.duration", "s", "Time for which a lease was given at first."
+    state.metrics += [Metric(*remaining, partial(store.observe, 0)), Metric(*duration, partial(store.observe, 1))]
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ A request is sampled here, before anything is collected of it: only then it ente
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -37,34 +38,17 @@ NOWHERE = Context()
 BAGGAGE = W3CBaggagePropagator()
 
 
+@dataclass(frozen=True, slots=True)
 class Watch:
-    """What the door asks at each request.
+    """What is asked at each request, while something is sent.
 
     Args:
         samples: Decides for traces; None where none are sent.
         requests: Counts; None where no metrics are wanted.
     """
 
-    def __init__(self, samples: Callable[[RequestContext], bool] | None, requests: "Requests | None") -> None:
-        self.samples = samples
-        self.requests = requests
-
-    def begin(self, context: RequestContext) -> None:
-        """Count the request as active, and decide whether it is sampled."""
-        if self.requests:
-            self.requests.begin(context)
-        if not self.samples:
-            return
-        context.sampled = context.scope["path"] not in QUIET and self.samples(context)
-        if not context.sampled:  # what the request calls is not sampled either, and calls carry its trace id
-            context.notes[Watch] = attach(_around(context))
-
-    def finish(self, context: RequestContext) -> None:
-        """Count the request with its answer."""
-        if token := context.notes.get(Watch):
-            detach(token)
-        if self.requests:
-            self.requests.finish(context)
+    samples: Callable[[RequestContext], bool] | None
+    requests: "Requests | None"
 
 
 class _Unsampled(NonRecordingSpan):
@@ -116,9 +100,14 @@ def sampler(kind: str, ratio: float) -> Callable[[RequestContext], bool]:
 
 
 def begin(context: RequestContext) -> None:
-    """See a request come."""
-    if watch := context.state.own.get(Watch):
-        watch.begin(context)
+    """Count the request as active, and decide whether it is sampled."""
+    watch: Watch | None = context.state.own.get(Watch)
+    if watch and watch.requests:
+        watch.requests.begin(context)
+    if watch and watch.samples:
+        context.sampled = context.scope["path"] not in QUIET and watch.samples(context)
+        if not context.sampled:  # what the request calls is not sampled either, and calls carry its trace id
+            context.notes[Watch] = attach(_around(context))
 
 
 def respond(context: RequestContext, headers: Headers) -> None:
@@ -130,9 +119,12 @@ def respond(context: RequestContext, headers: Headers) -> None:
 
 
 def finish(context: RequestContext) -> None:
-    """See it answered."""
-    if watch := context.state.own.get(Watch):
-        watch.finish(context)
+    """Count the request with its answer."""
+    watch: Watch | None = context.state.own.get(Watch)
+    if token := context.notes.get(Watch):
+        detach(token)
+    if watch and watch.requests:
+        watch.requests.finish(context)
 
 
 @asynccontextmanager

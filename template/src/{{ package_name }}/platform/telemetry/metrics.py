@@ -7,32 +7,26 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from ..state import PROBES, Metric, RequestContext, State
 from .durations import Durations, Kind
 
 TICK = 0.25  # seconds between two looks at the event loop
 PROC = Path("/proc/self")
-Found = Iterable[Observation]
+Found = Iterator[tuple[float, dict[str, str]]]
 
 
 class Requests:
     """Counts and times HTTP requests; probes are no traffic, and the length of a WebSocket is no latency."""
 
-    def __init__(self, meter: Meter, durations: Durations) -> None:
+    def __init__(self, durations: Durations) -> None:
         self.durations = durations
         self.active: Counter[tuple[str, str]] = Counter()
-        meter.create_observable_up_down_counter(
-            "http.server.active_requests",
-            [self._active],
-            unit="{request}",
-            description="Number of active HTTP server requests.",
-        )
 
     def begin(self, context: RequestContext) -> None:
         """See a request come."""
@@ -52,26 +46,21 @@ class Requests:
         series = self.durations.of(Kind(context.route, *counted, status, error))
         series.record(context.seconds, context.trace_id, context.span_id)
 
-    def _active(self, options: CallbackOptions) -> Found:
+    def read(self) -> Found:
+        """How many are active."""
         for (method, scheme), count in list(self.active.items()):
-            yield Observation(count, {"http.request.method": method, "url.scheme": scheme})
+            yield count, {"http.request.method": method, "url.scheme": scheme}
 
 
 class Lag:
     """How long the event loop was late: the time that one blocking call takes from all requests."""
 
-    def __init__(self, meter: Meter) -> None:
-        self.longest = 0.0
-        meter.create_observable_gauge(
-            "process.event_loop.lag",
-            [self._look],
-            unit="s",
-            description="Longest delay of the event loop since the last look.",
-        )
+    longest = 0.0
 
-    def _look(self, options: CallbackOptions) -> Found:
+    def read(self) -> Found:
+        """The longest delay since the last time."""
         longest, self.longest = self.longest, 0.0
-        yield Observation(longest)
+        yield longest, {}
 
     async def watch(self) -> None:
         """Measure until cancelled."""
@@ -83,35 +72,39 @@ class Lag:
 
 def install(provider: MeterProvider, state: State, durations: Durations) -> tuple[Requests, Lag]:
     """Make the instruments of this process."""
-    meter = provider.get_meter(__name__)
-    meter.create_observable_counter("process.cpu.time", [_cpu], unit="s", description="CPU seconds by mode.")
+    requests, lag = Requests(durations), Lag()
+    active = "http.server.active_requests", "{request}", "Number of active HTTP server requests."
+    metrics = [
+        Metric(*active, requests.read, "up_down_counter"),
+        Metric("process.cpu.time", "s", "CPU seconds by mode.", _cpu, "counter"),
+        Metric("process.event_loop.lag", "s", "Longest delay of the event loop since the last look.", lag.read),
+        *state.metrics,
+    ]
     if PROC.is_dir():  # Linux; elsewhere a developer does without
-        meter.create_observable_up_down_counter(
-            "process.memory.usage", [_memory], unit="By", description="Physical memory in use."
-        )
-        meter.create_observable_up_down_counter(
-            "process.unix.file_descriptor.count", [_files], unit="{file_descriptor}", description="Open files."
-        )
-    for metric in state.metrics:
+        files = "process.unix.file_descriptor.count", "{file_descriptor}", "Open files."
+        metrics.append(Metric("process.memory.usage", "By", "Physical memory in use.", _memory, "up_down_counter"))
+        metrics.append(Metric(*files, _files, "up_down_counter"))
+    meter = provider.get_meter(__name__)
+    for metric in metrics:
         create: Any = getattr(meter, f"create_observable_{metric.kind}")
-        create(metric.name, [_reader(metric)], unit=metric.unit, description=metric.description)
-    return Requests(meter, durations), Lag(meter)
+        create(metric.name, [_observer(metric)], unit=metric.unit, description=metric.description)
+    return requests, lag
 
 
-def _cpu(options: CallbackOptions) -> Found:
-    times = os.times()
-    yield Observation(times.user, {"cpu.mode": "user"})
-    yield Observation(times.system, {"cpu.mode": "system"})
-
-
-def _memory(options: CallbackOptions) -> Found:
-    resident = int((PROC / "statm").read_text().split()[1])  # in pages: proc(5)
-    yield Observation(resident * os.sysconf("SC_PAGE_SIZE"))
-
-
-def _files(options: CallbackOptions) -> Found:
-    yield Observation(len(os.listdir(PROC / "fd")))
-
-
-def _reader(metric: Metric) -> Callable[[CallbackOptions], Found]:
+def _observer(metric: Metric) -> Callable[[CallbackOptions], list[Observation]]:
     return lambda options: [Observation(value, attributes) for value, attributes in metric.read()]
+
+
+def _cpu() -> Found:
+    times = os.times()
+    yield times.user, {"cpu.mode": "user"}
+    yield times.system, {"cpu.mode": "system"}
+
+
+def _memory() -> Found:
+    resident = int((PROC / "statm").read_text().split()[1])  # in pages: proc(5)
+    yield resident * os.sysconf("SC_PAGE_SIZE"), {}
+
+
+def _files() -> Found:
+    yield len(os.listdir(PROC / "fd")), {}

@@ -5,7 +5,7 @@ get 503, and nothing has to be restarted when it comes back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -182,15 +182,11 @@ class Pool:
     def metrics(self) -> list[Metric]:
         """After https://opentelemetry.io/docs/specs/semconv/database/database-metrics/."""
         name = {"db.client.connection.pool.name": "db"}
-
-        def count() -> Iterator[tuple[int, dict[str, str]]]:
-            for state, number in zip(("idle", "used"), self.connections(), strict=False):
-                yield number, {**name, "db.client.connection.state": state}
-
-        about = "db.client.connection.count", "{connection}", "Connections of the pool by state."
+        states = [{**name, "db.client.connection.state": state} for state in ("idle", "used")]
+        count = "db.client.connection.count", "{connection}", "Connections of the pool by state."
         most = "db.client.connection.max", "{connection}", "Connections that the pool may have."
         return [
-            Metric(*about, count, "up_down_counter"),
+            Metric(*count, lambda: zip(self.connections(), states, strict=False), "up_down_counter"),
             Metric(*most, lambda: [(self.connections()[2], name)], "up_down_counter"),
         ]
 
