@@ -2,13 +2,14 @@
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bench.harness import BenchError
-from bench.load import load
+from bench.load import arrive, load
 from tests.servers.process import free_port
 
 
@@ -18,10 +19,14 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[str] = []
+        self.pause = threading.Event()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """200 for /good, 503 for anything else, each in two pieces; /once ends the connection. 304 for who has a tag."""
+    """200 for /good and /pause, whose first answer takes its time, 503 for anything else, each in two pieces.
+
+    /once ends the connection. 304 for who has a tag.
+    """
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -32,10 +37,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.server.seen.append(self.path)
             return
-        self.send_response(200 if self.path == "/good" else 503)
+        self.send_response(200 if self.path in ("/good", "/pause") else 503)
         self.send_header("Content-Length", "4")
         self.end_headers()
         self.server.seen.append(self.path)
+        if self.path == "/pause" and not self.server.pause.is_set():
+            self.server.pause.set()
+            time.sleep(0.4)
         self.wfile.write(b"fi")
         self.wfile.flush()
         self.wfile.write(b"ne")
@@ -93,3 +101,18 @@ def test_the_load_goes_to_no_other_machine(host: str) -> None:
 def test_the_load_has_bounds(bounds: dict[str, Any]) -> None:
     with pytest.raises(BenchError, match="exceed 256 connections and 60 s"):
         load("127.0.0.1", 80, "/", **bounds)
+
+
+def test_requests_at_a_fixed_rate_are_timed_from_when_they_were_due(server: Server) -> None:
+    found = arrive("127.0.0.1", server.server_port, "/pause", rate=10, connections=1, seconds=2.0)
+    assert (len(found.seconds), found.errors) == (20, 0)
+    assert found.percentile(1.0) >= 0.4
+    # all that became due in those 0.4 s waited, too: a client that asks one after the other would have seen one
+    assert sum(seconds > 0.1 for seconds in found.seconds) >= 3
+    assert found.percentile(0.0) < 0.1
+
+
+def test_a_fixed_rate_counts_unexpected_answers_and_gives_up_on_none(server: Server) -> None:
+    assert arrive("127.0.0.1", server.server_port, "/bad", rate=20, seconds=0.5).errors == 10
+    with pytest.raises(BenchError, match="broke off"):
+        arrive("127.0.0.1", server.server_port, "/once", rate=20, connections=1, seconds=0.5)

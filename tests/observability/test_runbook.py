@@ -10,7 +10,7 @@ from tests.projects import Change, Edit, Project
 from tests.sabotage import Line
 
 RUNBOOK = "docs/runbook.md"
-PARTS = ("means", "impact", "look", "do", "escalate")
+PARTS = ("means", "impact", "check", "do", "escalate")
 SEVERITIES = {"page", "ticket", "none"}
 
 

@@ -207,7 +207,7 @@ def test_json_lines_carry_the_ids_and_no_query(project: Project, tmp_path: Path)
 
 def test_serve_imports_no_tool_of_other_commands(project: Project) -> None:
     code = (
-        "import sys\nfrom my_service import cli, main\n"
+        "import sys\nfrom my_service import cli, main\nmain.app()\n"
         "found = {'alembic', 'mako', 'aiosqlite', 'psycopg', 'sqlalchemy'} & set(sys.modules)\nprint(sorted(found))"
     )
     env = {"DATABASE_URL": "postgresql://app:x@127.0.0.1:1/x"}

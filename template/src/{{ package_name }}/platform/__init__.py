@@ -136,8 +136,13 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
             room.install(app, settings)
         if room.readiness:
             app.state.platform.readiness[name] = room.readiness
-    app.router.routes.sort(key=lambda route: getattr(route, "path", None) not in PROBES)  # no feature takes their paths
+    _show_probes(app)
     return app
+
+
+def _show_probes(app: FastAPI) -> None:
+    """Put the probes in front of all routes, so that no feature takes their paths."""
+    app.router.routes.sort(key=lambda route: getattr(route, "path", None) not in PROBES)
 
 
 def _excluded(scope: Scope) -> bool:

@@ -109,7 +109,7 @@ class HttpPolicy:
         return said.encode()
 
 
-class Changes:
+class Invalidates:
     """Says that a write makes copies with these tags wrong: `@Invalidates("items")`, below `@router.put(…)`.
 
     The CDN is told once the answer starts, which is after the transaction, and only if it is none of an error.
