@@ -268,7 +268,7 @@ SABOTAGES: dict[str, dict[Sabotage, Test]] = {
         Value("http_cache:MAX_TAGGED_BYTES", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
     },
     "impatient": {
-        Body("http_cache:Changes.__call__", "return endpoint"): test_a_write_is_told_once_it_is_stored,
+        Body("http_cache:Invalidates.__call__", "return endpoint"): test_a_write_is_told_once_it_is_stored,
         Body("http_cache:Cloudflare.purge", "self._send(list(tags))"): test_a_cdn_that_hangs_costs_no_request,
         Value("http_cache:ATTEMPTS", "1"): partial(test_a_fault_is_tried_again_and_then_logged_once, fault="busy"),
     },
