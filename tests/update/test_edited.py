@@ -14,7 +14,7 @@ EDITS = (
     Edit(f"{SRC}/settings.py", "by its environment.", "by its environment, and more."),
     Edit(f"{SRC}/features/items/routes.py", "= 20,", "= 50,"),
     Edit("migrations/versions/0001_items.py", "op.drop_table", "op.drop_table  # mine\n    "),
-    Edit("README.md", "## Begin", "## How we begin"),
+    Edit("README.md", "## Start", "## How we begin"),
     Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/orders"'),
     Edit("docs/contacts.md", "| second line |", "| Ann |"),
     Edit("observability/slo.yaml", "objective: 99.9", "objective: 99.95"),

@@ -40,7 +40,7 @@ def test_make_update_fails_while_conflicts_are_left(first: Path, tmp_path: Path)
 
 def test_make_update_says_why_it_refuses_and_changes_nothing(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
-    Edit("README.md", "## Begin", "## Mine").apply(service)
+    Edit("README.md", "## Start", "## Mine").apply(service)
     before = files(service)
     done = make_update(service)
     assert done.returncode == 2

@@ -75,7 +75,7 @@ CHANGES = (
     Edit(f"{MIGRATIONS}/env.py.jinja", "OURS = {", 'OURS = {"quotas", '),
     Edit("template/.gitignore", "__pycache__/\ndist/\n", "__pycache__/\ndist/\nsite/\n"),
     Edit("template/tests/rooms/test_platform.py", "evil.test", "wrong.test"),
-    Edit("template/README.md.jinja", "## Begin", "## Start"),
+    Edit("template/README.md.jinja", "## Start", "## First steps"),
     Edit("template/uv.toml", "2026-11-23", "2026-12-24"),
     Edit("template/observability/alerts.yaml.jinja", "for: 5m", "for: 10m"),
     Edit("template/observability/slo.yaml.jinja", "objective: 99.9", "objective: 99.8"),
