@@ -1,9 +1,10 @@
 """Sabotages: what breaks a thing on purpose, so that exactly the test that proves it turns red.
 
 A sabotage names a symbol and not a piece of source text: renaming, moving or reformatting other code leaves it alone. A
-symbol is `place:qualified.name`, as in `health:Parts.look`. The place is a room, or another module of the service as
-`cli`, `ops.migrate`, `features.items`, `ready.checks` or `migrations.env`; a folder stands for all files in it. Pass
-sabotages to `Project.variant`; mark the tests that use them with `@pytest.mark.sabotage`: they run in `make prove`.
+symbol is `place:qualified.name`, as in `health:ReadinessChecks.check`. The place is a room, or another module of the
+service as `cli`, `ops.migrate`, `features.items`, `ready.checks` or `migrations.env`; a folder stands for all files in
+it. Pass sabotages to `Project.variant`; mark the tests that use them with `@pytest.mark.sabotage`: they run in `make
+prove`.
 """
 
 import ast
@@ -26,7 +27,7 @@ class Body:
     """Replaces the body of a function.
 
     Args:
-        symbol: The function, as in `health:Parts.look`.
+        symbol: The function, as in `health:ReadinessChecks.check`.
         body: Statements, indented as one likes. They see the arguments by name, and as `original` the function as it
             was (of a method: bound).
     """
@@ -54,7 +55,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Value:
-    """Replaces the value of a constant, a class attribute or the default of a setting, as in `health:FRESH`.
+    """Replaces the value of a constant, a class attribute or the default of a setting, as in `health:REUSE_SECONDS`.
 
     Args:
         symbol: What is assigned.

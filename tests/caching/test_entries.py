@@ -100,7 +100,7 @@ def test_two_users_never_see_each_others_value(running: Lab) -> None:
 
 def test_a_private_value_without_its_principal_is_an_error(pair: list[Lab]) -> None:
     assert pair[0].service.client.get("/lab/get/mine/account").status_code == 500
-    pair[0].wait(lambda: "values of 'mine' are private: say whose" in pair[0].service.log)
+    pair[0].wait(lambda: "values of 'mine' are private: principal is required" in pair[0].service.log)
 
 
 def forgets(made: Lab) -> None:
@@ -180,11 +180,11 @@ def test_a_sabotaged_cache_fails_the_proof(
 
 
 TOO_LATE = """
-    seen = await self._look(policy, name, tags)
+    seen = await self._look_up(policy, name, tags)
     if seen.result == "hit":
         return seen.value
     value = await load()
-    seen = await self._look(policy, name, tags)
+    seen = await self._look_up(policy, name, tags)
     await self.backend.set({name: self.entries.write(policy, value, seen.tokens)}, 60)
     return value
 """
@@ -192,6 +192,6 @@ TOO_LATE = """
 
 @pytest.mark.sabotage
 def test_tokens_of_after_the_load_bring_an_old_value_back(on_redis: Project, tmp_path: Path, pair: list[Lab]) -> None:
-    with lab(on_redis, tmp_path, pair[0].server, Body("cache:ReadThrough._fly", TOO_LATE)) as made:
+    with lab(on_redis, tmp_path, pair[0].server, Body("cache:ReadThrough._load", TOO_LATE)) as made:
         turns_red(partial(survives_a_slow_load, made, pair[1]), made)
         pair[1].source(version=1, ms=0)

@@ -71,7 +71,7 @@ def check_logged(service: Service, sink: Sink) -> None:
     assert events["stdlib says harmless"]["logger"] == "library"
     placed(events["told"], "/fault/caught")
     assert handled(events["told"])
-    answered = {e["transaction"]: e for e in sink.events() if e["logentry"]["message"] == "answered with an error"}
+    answered = {e["transaction"]: e for e in sink.events() if e["logentry"]["message"] == "responded with an error"}
     assert answered.keys() == {"/fault/answered", "/fault/answered/service"}
     for route, event in answered.items():
         placed(event, route)
@@ -164,7 +164,7 @@ def test_an_error_that_happens_outside_of_requests_is_reported(reported: Reporte
         (check_unhandled, Body("errors:Reports.unhandled", "pass")),
         (check_unhandled, Body("errors:Reports.prepare", "return event")),
         (check_unhandled, Body("errors:Reports.__init__", 'original(dsn, "elsewhere", release)')),
-        (check_logged, Value("logs:SERIOUS", '{"critical"}')),
+        (check_logged, Value("logs:ERROR_LEVELS", '{"critical"}')),
         (check_logged, Value("problems:ServiceError.status", "503")),
         (check_logged, Value("problems:Unavailable.status", "500")),
         (check_once, Body("errors:Reports.unhandled", "current.get().reported = None\noriginal(error)")),
@@ -236,7 +236,7 @@ def test_requests_within_the_process_give_the_scope_of_their_caller_back(faulty:
 @pytest.mark.sabotage
 def test_a_scope_that_is_kept_is_noticed(faulty: Project, tmp_path: Path) -> None:
     try:
-        told = rejoined(faulty, tmp_path, Body("errors:Reports.rejoin", "pass"))
+        told = rejoined(faulty, tmp_path, Body("errors:Reports.restore_scope", "pass"))
     except AssertionError as error:  # each request went one deeper
         told = str(error)
     assert told == "False" or "RecursionError" in told

@@ -130,7 +130,7 @@ def test_a_flush_without_a_deadline_would_hold_the_exit(faulty: Project, tmp_pat
     patient = [
         Value("errors:FLUSH_SECONDS", "9"),
         Value("errors:SEND_SECONDS", "9"),
-        Value("platform:FLUSH_DEADLINE", "9"),
+        Value("platform:FLUSH_SECONDS", "9"),
     ]
     with hung() as far, reporting(faulty, tmp_path, far.dsn, *patient) as service:
         storm(service, 2)
@@ -157,7 +157,7 @@ def test_what_is_lost_is_told_and_what_waits_is_bounded(
 
 @pytest.mark.sabotage
 def test_a_loss_of_which_nobody_speaks_is_noticed(faulty: Project, tmp_path: Path) -> None:
-    with refused() as far, reporting(faulty, tmp_path, far.dsn, Body("errors:Reports.tell", "pass")) as service:
+    with refused() as far, reporting(faulty, tmp_path, far.dsn, Body("errors:Reports.log_unsent", "pass")) as service:
         storm(service, 3)
         assert leaves(service)[0] == 0
     assert not told(service, "network")

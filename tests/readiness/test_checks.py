@@ -37,7 +37,7 @@ class Case:
 SABOTAGES: dict[str, list[Case]] = {
     "backups.rows": [
         Case(
-            "see where the service writes to",
+            "check where the service writes to",
             Body(
                 "features.items.store:ItemStore.add",
                 """
@@ -51,9 +51,9 @@ SABOTAGES: dict[str, list[Case]] = {
     "backups.schema": [Case("see platform/db", Body("db:readiness", 'return "answers"'))],
     "caching.private": [Case("let platform/http_cache", Value("http_cache:PERSONAL", "()"))],
     "caching.revalidation": [
-        Case("give the route an HttpPolicy", Value("features.items.routes:kept", "lambda endpoint: endpoint")),
+        Case("give the route an HttpPolicy", Value("features.items.routes:cached", "lambda endpoint: endpoint")),
         Case(
-            "no proxy remove If-None-Match",
+            "let no proxy remove If-None-Match",
             Body(
                 "http_cache:HttpCache.__call__",
                 """
@@ -66,7 +66,7 @@ SABOTAGES: dict[str, list[Case]] = {
     ],
     "errors.problems": [
         Case(
-            "answer errors by platform/problems.py",
+            "let platform/problems.py handle errors",
             Body(
                 "problems:install.http_error",
                 """
@@ -79,16 +79,16 @@ SABOTAGES: dict[str, list[Case]] = {
     ],
     "errors.raised": [
         Case(
-            "answer errors by platform/problems.py",
+            "let platform/problems.py handle errors",
             Body("problems:install.unexpected", 'return response(500, "internal-error", repr(error))'),
         ),
         Case(
-            "let platform/probe.py be as it was",
-            Body("probe:ErrorOnRequest.take", "self.taken = {}\nreturn original(header)"),
+            "restore platform/probe.py as it was",
+            Body("probe:ErrorOnRequest.accept", "self.accepted = {}\nreturn original(header)"),
         ),
     ],
-    "observability.traces": [Case("look at OTEL_EXPORTER_OTLP_ENDPOINT", env={"OTEL_SDK_DISABLED": "true"})],
-    "scaling.alive": [Case("let /livez answer any Host", Value("state:PROBES", '{"/readyz"}'))],
+    "observability.traces": [Case("check OTEL_EXPORTER_OTLP_ENDPOINT", env={"OTEL_SDK_DISABLED": "true"})],
+    "scaling.alive": [Case("let /livez accept any Host", Value("state:PROBES", '{"/readyz"}'))],
     "scaling.drain": [
         Case(
             "see how platform/server.py drains",
@@ -100,11 +100,11 @@ SABOTAGES: dict[str, list[Case]] = {
             Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.state.draining = False"),
             arguments=DRILL,
         ),
-        Case("see how platform/server.py drains", Value("server:GRACE", "0.1"), arguments=DRILL),
+        Case("see how platform/server.py drains", Value("server:GRACE_SECONDS", "0.1"), arguments=DRILL),
     ],
     "scaling.ready": [
         Case(
-            "mend the part that /readyz names",
+            "fix the part that /readyz names",
             Body(
                 "health:install.readyz",
                 """
@@ -116,7 +116,7 @@ SABOTAGES: dict[str, list[Case]] = {
         ),
     ],
     "scaling.serves": [
-        Case("look for the marker in the log", Body("features.items.service:page", "raise RuntimeError")),
+        Case("search the log for the marker", Body("features.items.service:page", "raise RuntimeError")),
         Case(
             "raise answer_seconds in ready.toml",
             Body(
@@ -131,7 +131,7 @@ SABOTAGES: dict[str, list[Case]] = {
     ],
     # proven where there is a backend: in test_far.py
     "secrets.backend": [
-        Case("let the room secrets stand in main.py", Argument("main:app", "without", '{"secrets"}')),
+        Case("do not leave out the room secrets in main.py", Argument("main:app", "without", '{"secrets"}')),
     ],
     "secrets.silent": [
         Case(
@@ -142,7 +142,7 @@ SABOTAGES: dict[str, list[Case]] = {
             ),
         ),
         Case(
-            "answer errors by platform/problems.py",
+            "let platform/problems.py handle errors",
             Body("problems:install.invalid", 'return response(422, "invalid-request", repr(error.errors()))'),
         ),
     ],
@@ -151,9 +151,9 @@ SABOTAGES: dict[str, list[Case]] = {
         Case("let platform/security.py set it", Value("security:HEADERS", "[]")),
         Case("remove the header Server", Argument("server:serve", "server_header", "True")),
     ],
-    "security.hosts": [Case("name your own hosts in TRUSTED_HOSTS", env={"TRUSTED_HOSTS": "*"})],
+    "security.hosts": [Case("list your own hosts in TRUSTED_HOSTS", env={"TRUSTED_HOSTS": "*"})],
     # green behind TLS: a test of its own below
-    "security.transport": [Case("look at the address of the clients", arguments=IN_PRODUCTION)],
+    "security.transport": [Case("check the URL that clients use", arguments=IN_PRODUCTION)],
 }
 # Far ends of their own: proven and sabotaged in test_far.py.
 FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.leases"}
@@ -253,7 +253,7 @@ def test_a_service_without_a_database_has_nothing_to_back_up(
     outcome = found.outcome("backups.rows")
     assert (outcome["status"], outcome["seen"]) == (
         "not applicable",
-        "because the service was made without a database (database=none)",
+        "because this service has no database (database=none)",
     )
 
 

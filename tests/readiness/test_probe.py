@@ -70,7 +70,7 @@ def test_a_signed_request_raises_once(service: Service) -> None:
     assert first.status_code == 500
     assert first.json()["code"] == "internal-error"
     assert "ready-0123456789abcdef" not in first.text
-    assert "asked for by the readiness check ready-0123456789abcdef" in service.log
+    assert "requested by the readiness check ready-0123456789abcdef" in service.log
     assert mask(again) == mask(nowhere)
     assert again.status_code == 404
 
@@ -104,8 +104,8 @@ def test_a_flood_raises_a_few_errors_only(project: Project, served: Served) -> N
     ("sabotage", "attack"),
     [
         (Body("probe:sign", "return f\"{marker}.{int(now)}.{'0' * 64}\""), "zeros"),
-        (Value("probe:WINDOW", "63"), "late"),
-        (Value("probe:WINDOW", "63"), "from the future"),
+        (Value("probe:WINDOW_SECONDS", "63"), "late"),
+        (Value("probe:WINDOW_SECONDS", "63"), "from the future"),
         (Value("probe:_SIGNED", 're.compile(r"(.+)\\.(.+)\\.(.+)", re.ASCII)'), "short marker"),
     ],
     ids=["signature", "window", "clock ahead", "marker"],

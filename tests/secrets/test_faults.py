@@ -27,7 +27,7 @@ HASTY = (
     Value("secrets:MAX_RETRY_SECONDS", "0.3"),
     Value("secrets:LISTENER_RETRY_SECONDS", "0.2"),
     Value("secrets:REFRESH_SECONDS", "0.1"),
-    Value("secrets:POLL", "0.2"),
+    Value("secrets:POLL_SECONDS", "0.2"),
     Value("secrets:TIMEOUT", "(1, 1)"),
 )
 # A feature that is told of a secret, and shows what it was told; the first telling fails.
@@ -101,7 +101,7 @@ FAULTS = ("sealed", "hung", "cut", "refused", "busy")
 def test_a_vault_that_is_away_is_tried_for_a_while(hasty: Project, side: Side, fault: str) -> None:
     with faulty(side, fault) as error:
         code, line = ends(hasty, side.env)
-    assert (code, line) == (1, f"configuration away: Vault: auth/approle/login: {error}; gave up after 1.5 s")
+    assert (code, line) == (1, f"configuration unavailable: Vault: auth/approle/login: {error}; gave up after 1.5 s")
 
 
 def test_a_vault_that_comes_back_in_time_lets_the_service_start(hasty: Project, side: Side, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_vault_that_comes_back_in_time_lets_the_service_start(hasty: Project, 
     helper.start()
     with hasty.serve(tmp_path / "run", side.env) as service:
         helper.join()
-        assert service.log.count("configuration away") == 1
+        assert service.log.count("configuration unavailable") == 1
         assert side.vault.asked("approle/login") == 1  # those of before met a server that was sealed
 
 
@@ -144,14 +144,14 @@ def test_what_vault_lacks_is_said_by_name(project: Project) -> None:
     assert done.returncode == 78
     lines = [line.removeprefix("configuration refused: ") for line in done.stderr.splitlines()]
     needed = ("VAULT_ADDR", "VAULT_SECRET_PATH", "VAULT_ROLE_ID", "VAULT_SECRET_ID_FILE")
-    assert lines == [f"{name}: SECRETS_BACKEND=vault needs it" for name in needed]
+    assert lines == [f"{name}: required by SECRETS_BACKEND=vault" for name in needed]
 
 
 def test_production_refuses_a_token(project: Project, side: Side) -> None:
     env = {"ENVIRONMENT": "production", **side.env, "VAULT_AUTH_METHOD": "token", "VAULT_TOKEN": side.vault.root}
     done = project.cli("serve", env=env)
     assert (done.returncode, side.vault.root in done.stderr) == (78, False)
-    assert "VAULT_AUTH_METHOD: production refuses a token made by hand" in done.stderr
+    assert "VAULT_AUTH_METHOD: a fixed token is refused in production" in done.stderr
     assert side.vault.asked("lookup-self") == 0
 
 
@@ -162,9 +162,9 @@ FILE_FAULTS: dict[str, Callable[[Path], object]] = {
     "no text": lambda folder: (folder / "api_key").write_bytes(b"\xff\xfe\x00" + SECRET.encode()),
 }
 FILE_ANSWERS = {
-    "missing": (1, "configuration away: SECRETS_DIR: {}: FileNotFoundError; gave up after 1.5 s"),
-    "no file": (1, "configuration away: SECRETS_DIR: {}: no file; gave up after 1.5 s"),
-    "empty": (1, "configuration away: SECRETS_DIR: {}: empty: api_key; gave up after 1.5 s"),
+    "missing": (1, "configuration unavailable: SECRETS_DIR: {}: FileNotFoundError; gave up after 1.5 s"),
+    "no file": (1, "configuration unavailable: SECRETS_DIR: {}: no file; gave up after 1.5 s"),
+    "empty": (1, "configuration unavailable: SECRETS_DIR: {}: empty: api_key; gave up after 1.5 s"),
     "no text": (78, "configuration refused: SECRETS_DIR: {}/api_key: UnicodeDecodeError"),
 }
 
@@ -205,7 +205,7 @@ def test_a_file_that_may_not_be_read_is_refused(hasty: Project, tmp_path: Path) 
 
 def test_a_backend_that_was_not_emitted_is_refused(project: Project) -> None:
     done = project.cli("serve", env={"SECRETS_BACKEND": "aws"})
-    assert (done.returncode, "SECRETS_BACKEND: aws is no part of this service; type one of env" in done.stderr) == (
+    assert (done.returncode, "SECRETS_BACKEND: aws is not part of this service; use one of env" in done.stderr) == (
         78,
         True,
     )
@@ -261,7 +261,7 @@ def test_files_are_swapped_lost_and_found(hasty: Project, tmp_path: Path) -> Non
         assert service.client.get(ITEMS).status_code == 200  # the line ends were none of the address
         swap(folder, api_key="second\n", database_url=url, sentry_dsn="http://public@127.0.0.1:1/1")
         until(lambda: told(service) == ["listening", "second", "second"])
-        assert lines(service, "a secret changed that only a restart brings in") == 1
+        assert lines(service, "a secret changed; restart to use it") == 1
         swap(folder, api_key="", database_url=url)
         until(lambda: lines(service, "secrets are not renewed") == 1)
         time.sleep(1.5)  # for more tries
@@ -278,25 +278,25 @@ def test_files_are_swapped_lost_and_found(hasty: Project, tmp_path: Path) -> Non
 
 
 SABOTAGES = {
-    "each try": Body("secrets:Store._say", "self.trouble = None\noriginal(error)"),
-    "it gives up": Body("secrets:Store._say", "original(error)\nif error:\n    raise error"),
+    "each try": Body("secrets:Store._log", "self.failure = None\noriginal(error)"),
+    "it gives up": Body("secrets:Store._log", "original(error)\nif error:\n    raise error"),
     "what is gone": Body(
-        "secrets:Store._tell",
+        "secrets:Store._notify",
         "self.values = {each.name: '' for each in self.listeners} | self.values\nawait original()",
     ),
     "told once": Body(
-        "secrets:Store._tell",
+        "secrets:Store._notify",
         """
         await original()
         for each in self.listeners:
-            each.told = self.values.get(each.name, each.told)
+            each.notified = self.values.get(each.name, each.notified)
         """,
     ),
     "line ends": Body(
         "secrets:Files.read",
         """
         found = original()
-        return Snapshot({name: text + "\\n" for name, text in found.values.items()}, found.look)
+        return Snapshot({name: text + "\\n" for name, text in found.values.items()}, found.refresh_seconds)
         """,
     ),
     "not refused": Body(

@@ -129,8 +129,8 @@ Mail = RealInProduction("smtp://mail.acme.com", embedded=("memory:",), optional=
 )
 MAIL = Edit(
     "src/my_service/settings.py",
-    'can be told by its environment."""\n',
-    'can be told by its environment."""\n\n    mail_url: Annotated[str | None, OrOff, Mail] = None\n',
+    'set by its environment."""\n',
+    'set by its environment."""\n\n    mail_url: Annotated[str | None, OrOff, Mail] = None\n',
 )
 LOOK = """
 import os

@@ -92,8 +92,8 @@ def test_a_key_holds_across_a_restart(project: Project, postgres: Postgres, tmp_
         assert service.client.post(ITEMS, json={"name": "kept"}, headers=key).text == first.text
 
 
-SWEEPS = Value("idempotency:SWEEP", "0.3")
-FORGETS = Value("idempotency:KEPT", "timedelta(seconds=0.5)")
+SWEEPS = Value("idempotency:SWEEP_SECONDS", "0.3")
+FORGETS = Value("idempotency:RETENTION", "timedelta(seconds=0.5)")
 
 
 def forgotten(service: Service, seconds: float) -> bool:

@@ -50,7 +50,7 @@ def test_migrate_without_a_database_is_one_clear_line(project: Project) -> None:
     url = f"postgresql://app:hunter2@127.0.0.1:{free_port()}/orders"
     done = project.cli("migrate", env={"DATABASE_URL": url})
     assert done.returncode == 1
-    assert done.stderr.startswith("migrate: the database does not answer; is it running")
+    assert done.stderr.startswith("migrate: the database does not respond; check that it is running")
     assert len(done.stderr.splitlines()) == 1
     assert "hunter2" not in done.stderr
 
@@ -65,9 +65,7 @@ def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
     env = {"DATABASE_URL": postgres.create_database()}
     done = sick.cli("migrate", env=env)
     assert done.returncode == 1
-    assert done.stderr.startswith(
-        "migrate: 0002_broken.py failed, and nothing of it was kept: ProgrammingError: relation"
-    )
+    assert done.stderr.startswith("migrate: 0002_broken.py failed and was rolled back: ProgrammingError: relation")
     assert len(done.stderr.splitlines()) == 1
     Revision(half, title="broken").apply(sick.root)
     assert sick.cli("migrate", env=env).returncode == 0  # `half` was not there
@@ -177,7 +175,7 @@ def test_a_signal_handler_that_logs_would_hang(project: Project, tmp_path: Path)
     [
         Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.state.draining = False"),
         Body("server:DrainServer.handle_exit", "self.drain = 0\noriginal(sig, frame)"),
-        Value("server:GRACE", "0"),
+        Value("server:GRACE_SECONDS", "0"),
     ],
     ids=["readiness stays", "no drain", "cuts requests"],
 )

@@ -136,7 +136,7 @@ PLAIN_TEXT = 'return _text(f"?{text}")[1:] if key and _QUERY.search(key) else _t
 @pytest.mark.parametrize(
     ("sabotage", "leaked"),
     [
-        (Body("redaction:telling", "return False"), [*BY_KEY, *BY_PAIR]),
+        (Body("redaction:is_secret_name", "return False"), [*BY_KEY, *BY_PAIR]),
         (Body("redaction:_value", "return None"), BY_PAIR),
         (Value("redaction:_FORMS", 're.compile("(?!)")'), [*BY_PAIR, *BY_FORM]),
         (Body("redaction:_Copy.text", PLAIN_TEXT), BY_KEY[-2:-1]),
@@ -261,7 +261,7 @@ def test_redacting_again_changes_nothing(redactor: ModuleType) -> None:
 @pytest.mark.sabotage
 @pytest.mark.parametrize(
     "sabotage",
-    [Body("redaction:telling", "return False"), Value("redaction:_DEEPEST", "2")],
+    [Body("redaction:is_secret_name", "return False"), Value("redaction:_MAX_DEPTH", "2")],
     ids=["keys", "markers are lost"],
 )
 def test_a_sabotaged_redactor_breaks_the_property(tmp_path: Path, sabotage: Sabotage) -> None:

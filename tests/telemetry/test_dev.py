@@ -80,7 +80,7 @@ def shows_what_happened(browser: Browser, service: Service, seconds: float = 20)
         raised = page.locator("details", has_text="/__dev__/error").first
         raised.locator("summary").click()
         trace = raised.locator("pre", has_text="Traceback").inner_text()
-        assert trace.rstrip().endswith("Requested: asked for at /__dev__")
+        assert trace.rstrip().endswith("RequestedError: requested at /__dev__")
         assert page.locator("summary").first.inner_text().split()[:3] == ["500", "POST", "/__dev__/error"]
         assert called.get_attribute("open") is not None  # looking again does not close what one reads
 

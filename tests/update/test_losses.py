@@ -85,7 +85,7 @@ def test_an_answer_switched_off_takes_edits_of_our_file_but_never_the_committed_
 ) -> None:
     service = duplicate(first, tmp_path / "service")
     file = f"{SRC}/platform/db/__init__.py"
-    edit = Edit(file, "ANSWER = 1.5", "ANSWER = 0.5")
+    edit = Edit(file, "PROBE_SECONDS = 1.5", "PROBE_SECONDS = 0.5")
     edit.apply(service)
     with pytest.raises(Exception, match="dirty"):  # what git has not got cannot be lost
         update(service, VcsRef.CURRENT, database="none")
@@ -136,7 +136,7 @@ def test_the_formatter_of_the_service_leaves_nothing_to_collide_with(first: Path
 def test_a_recopy_overwrites_the_example_so_no_target_does_one(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
     file = f"{SRC}/features/items/service.py"
-    edit = Edit(file, '"""One item.', '"""One item of ours.')
+    edit = Edit(file, '"""Return one item.', '"""Return one item of ours.')
     edit.apply(service)
     Edit(f"{SRC}/main.py", "this file is yours", "this file is mine").apply(service)
     commit(service)

@@ -22,7 +22,7 @@ from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
 QUICK = (
-    Value("secrets:POLL", "0.3"),
+    Value("secrets:POLL_SECONDS", "0.3"),
     Value("secrets:STARTUP_SECONDS", "1.2"),
     Value("secrets:MAX_RETRY_SECONDS", "0.5"),
 )
@@ -93,8 +93,8 @@ def test_keys_of_the_secret_are_settings(quick: Project, aws: Aws, schema: Path,
     ("name", "value", "line"),
     [
         ("missing", None, "AWS: missing: ResourceNotFoundException"),
-        ("orders", "{no JSON " + CANARY, "AWS: orders: is no JSON object of settings"),
-        ("", None, "AWS_SECRETS_NAME: SECRETS_BACKEND=aws needs it"),
+        ("orders", "{no JSON " + CANARY, "AWS: orders: not a JSON object of settings"),
+        ("", None, "AWS_SECRETS_NAME: required by SECRETS_BACKEND=aws"),
     ],
 )
 def test_what_no_waiting_mends_is_refused_at_once_with_one_line(
@@ -128,7 +128,7 @@ def test_a_fault_at_the_start_is_waited_for_if_waiting_helps(
 
 @pytest.mark.sabotage
 def test_a_backend_that_knows_no_throttling_would_give_up(quick: Project, aws: Aws, tmp_path: Path) -> None:
-    sick = quick.variant(tmp_path / "sick", Value("secrets:BUSY", "()"))
+    sick = quick.variant(tmp_path / "sick", Value("secrets:RETRYABLE", "()"))
     with aws.refusing(400, "ThrottlingException"):
         assert sick.cli("serve", env=env(aws)).returncode == 78  # the test above is red
 
@@ -156,7 +156,7 @@ def test_a_service_that_starts_while_aws_throttles_serves_once_it_does_not(
     with installed.serve(tmp_path / "run", env(aws)) as service:
         helper.join()
         assert service.client.get("/v1/items").status_code == 200
-        assert service.log.count("configuration away: AWS: orders: ThrottlingException") == 1
+        assert service.log.count("configuration unavailable: AWS: orders: ThrottlingException") == 1
 
 
 def test_a_running_service_keeps_what_it_has_and_says_so_once(

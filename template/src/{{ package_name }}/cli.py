@@ -1,4 +1,4 @@
-"""The command line: `serve` and `migrate`. Each command imports what it needs when it runs."""
+"""The command line: `serve` and `migrate`. Each command imports its modules only when it runs."""
 
 import importlib
 from typing import Annotated
@@ -14,8 +14,8 @@ def main() -> None:
 
 
 @app.command()
-def serve(reload: Annotated[bool, typer.Option(help="Start again at each change of the code.")] = False) -> None:
-    """Serve until a signal comes; on SIGTERM drain first."""
+def serve(reload: Annotated[bool, typer.Option(help="Restart after each code change.")] = False) -> None:
+    """Serve until a signal arrives; drain before exiting."""
     from . import main
     from .platform.server import serve as run
 
@@ -23,12 +23,12 @@ def serve(reload: Annotated[bool, typer.Option(help="Start again at each change 
 
 
 @app.command()
-def migrate(new: Annotated[str, typer.Option(help="Write a migration with this message instead.")] = "") -> None:
-    """Bring the database to the schema of this code."""
+def migrate(new: Annotated[str, typer.Option(help="Create a migration with this message instead.")] = "") -> None:
+    """Migrate the database to the schema of this code."""
     try:
         ops = importlib.import_module(".ops.migrate", __package__)
     except ModuleNotFoundError as error:
-        if error.name not in {f"{__package__}.{gone}" for gone in ("ops", "ops.migrate", "platform.db")}:
+        if error.name not in {f"{__package__}.{missing}" for missing in ("ops", "ops.migrate", "platform.db")}:
             raise
         typer.echo("not applicable: this service has no database")
     else:

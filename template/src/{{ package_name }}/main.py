@@ -1,6 +1,6 @@
-"""The service, assembled: this file is yours.
+"""Creates the application from the platform and the features: this file is yours.
 
-`without` leaves rooms of the platform out by name, as in `without={"api_docs"}`.
+`without` removes rooms of the platform by name, for example `without={"api_docs"}`.
 """
 
 from fastapi import FastAPI
@@ -11,5 +11,5 @@ from .settings import Settings
 
 
 def app() -> FastAPI:
-    """Make the service; servers call this, so that an import reads neither settings nor secrets."""
+    """Create the application; servers call this factory, so an import reads neither settings nor secrets."""
     return create_app(load(Settings), without=set())

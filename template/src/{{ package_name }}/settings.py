@@ -1,4 +1,4 @@
-"""Your settings beside the platform's: this file is yours.
+"""Your settings, in addition to the platform's: this file is yours.
 
 A field `price_limit: int = 10` is read from the environment variable `PRICE_LIMIT`, or from `.env`.
 """
@@ -7,4 +7,4 @@ from .platform import PlatformSettings
 
 
 class Settings(PlatformSettings):
-    """What this service can be told by its environment."""
+    """Settings of this service, set by its environment."""

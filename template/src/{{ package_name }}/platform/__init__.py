@@ -1,6 +1,6 @@
-"""The platform: one room per production concern, put together by `create_app`.
+"""The platform: one room per production concern; `create_app` builds the application from them.
 
-A room is a module, or a folder, that declares itself by one object `ROOM`: see `room.Room`.
+A room is a module or a package that declares itself with one object, `ROOM`: see `room.Room`.
 """
 
 import asyncio
@@ -22,46 +22,46 @@ from .settings import RoomSettings, compose
 from .state import PROBES, State, current
 from .threads import in_thread
 
-# Outermost first: requests meet them in this order, they open in it and close in reverse.
+# Outermost first: requests pass the rooms in this order; rooms open in it and close in reverse.
 ROOMS = (
-    # traces, metrics and logs over OTLP; closes last
+    # traces, metrics and logs over OTLP; closed last
     "telemetry",
-    # what happened, as lines on stdout
+    # structured log lines on stdout
     "logs",
-    # errors reported to Sentry
+    # reports errors to Sentry
     "errors",
-    # values that must not be seen: read first, then kept current
+    # reads secrets and follows their rotation
     "secrets",
-    # every error as a problem document
+    # turns every error into a problem document
     "problems",
     # the process: address, drain, exit
     "server",
-    # unknown hosts, oversized bodies, response headers
+    # rejects unknown hosts and oversized bodies, adds security headers
     "security",
-    # entity tags, 304, who may keep what
+    # entity tags, conditional requests, Cache-Control
     "http_cache",
-    # what the CDN has to forget
+    # purges the CDN after writes
     "http_cache.purge",
     # /livez, /readyz, /version
     "health",
     # /docs and /openapi.json
     "api_docs",
-    # one error on request, for `ready`
+    # raises a test error for `ready`
     "probe",
-    # /__dev__, on a developer's machine
+    # /__dev__, only on a developer's machine
     "dev",
-    # connections and transactions
+    # database connections and transactions
     "db",
-    # a retried POST happens once
+    # executes a retried POST only once
     "idempotency",
-    # values that are dear to make, kept for a while
+    # caches values that are expensive to compute
     "cache",
 )
-ROOM_DEADLINE = 10  # seconds for one room to open or to close
-FLUSH_DEADLINE = 5  # seconds for all together to send what they still hold
+ROOM_SECONDS = 10  # for one room to open or to close
+FLUSH_SECONDS = 5  # for all rooms together to send their buffered data
 
 
-# The one lookup of rooms by name; a room whose file is gone is left out.
+# The only lookup of rooms by name; a room whose file was deleted is skipped.
 PRESENT: dict[str, Room] = {name: found.ROOM for name in ROOMS if (found := find_module(name, __name__))}
 
 
@@ -76,12 +76,12 @@ else:
 
 
 def settings_for(*rooms: str) -> type[RoomSettings]:
-    """The settings of a command: those of the rooms that it works with, and what the room `secrets` knows of them."""
+    """Return the settings class of a command: the variables of the given rooms and of `secrets`."""
     return _settings_of({"secrets", *rooms})
 
 
 class Service(FastAPI):
-    """FastAPI with the door in front and the rooms' share in the OpenAPI document."""
+    """FastAPI behind the door, with the OpenAPI document as the rooms change it."""
 
     door: Door
     rooms: dict[str, Room]
@@ -99,14 +99,14 @@ class Service(FastAPI):
 
 
 def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> FastAPI:
-    """Assemble the service from the rooms and the features.
+    """Create the application from the rooms and the features.
 
     Args:
         settings: From `platform.settings.load`.
-        without: Names of rooms to leave out.
+        without: Names of rooms to remove.
 
     Raises:
-        ValueError: `without` names a room that does not exist, or one that the service cannot do without.
+        ValueError: `without` names an unknown room, or one that is required.
     """
     for name in without:
         if name not in ROOMS:
@@ -114,34 +114,34 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
             raise ValueError(f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if name in PRESENT and PRESENT[name].required:
             raise ValueError(f"the room {name!r} cannot be left out")
-    about = metadata.metadata(__name__.split(".")[0])
+    package = metadata.metadata(__name__.split(".")[0])
     app = Service(
-        title=about["Name"],
-        summary=about["Summary"],
-        version=about["Version"],
+        title=package["Name"],
+        summary=package["Summary"],
+        version=package["Version"],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         lifespan=_lifespan,
-        # The room `telemetry` measures and decides; where it is absent or instruments otherwise, FastAPI does nothing,
-        # and neither does an application that is mounted into this one.
+        # The room `telemetry` records metrics and decides which requests are traced. FastAPI traces nothing if the room
+        # is absent or uses another instrumentation, and nothing in applications that are mounted into this one.
         telemetry={"metrics": False, "logs": False, "operation_spans": False, "exclude": _excluded},
     )
     app.rooms = {name: room for name, room in PRESENT.items() if name not in without}
     app.state.platform = State(settings, route_of=RouteTemplates(app).of)
     app.door = Door(super(Service, app).__call__, app.rooms.values(), app.state.platform)
-    features.install(app)  # its routes come first: each that does not match costs a request
+    features.install(app)  # first, because each route that is tried in vain costs time
     for name, room in reversed(app.rooms.items()):  # the middleware added last is the outermost
         if room.install:
             room.install(app, settings)
         if room.readiness:
             app.state.platform.readiness[name] = room.readiness
-    _show_probes(app)
+    _put_probes_first(app)
     return app
 
 
-def _show_probes(app: FastAPI) -> None:
-    """Put the probes in front of all routes, so that no feature takes their paths."""
+def _put_probes_first(app: FastAPI) -> None:
+    """Move the probes before all other routes, so that no feature can take their paths."""
     app.router.routes.sort(key=lambda route: getattr(route, "path", None) not in PROBES)
 
 
@@ -152,13 +152,13 @@ def _excluded(scope: Scope) -> bool:
 
 @asynccontextmanager
 async def _lifespan(app: Service) -> AsyncIterator[None]:
-    app.state.platform.closing = asyncio.Event()  # of this event loop
+    app.state.platform.closing = asyncio.Event()  # bound to this event loop
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_flush, app.state.platform.flushes)
         for name, room in app.rooms.items():
             if room.lifespan:
                 lifespan = room.lifespan(app, app.state.platform.settings)
-                async with asyncio.timeout(ROOM_DEADLINE):
+                async with asyncio.timeout(ROOM_SECONDS):
                     await lifespan.__aenter__()
                 stack.push_async_callback(_close, name, lifespan)
         yield
@@ -166,14 +166,14 @@ async def _lifespan(app: Service) -> AsyncIterator[None]:
 
 async def _close(room: str, lifespan: AbstractAsyncContextManager[None]) -> None:
     try:
-        async with asyncio.timeout(ROOM_DEADLINE):
+        async with asyncio.timeout(ROOM_SECONDS):
             await lifespan.__aexit__(None, None, None)
     except TimeoutError:
-        structlog.get_logger("platform").error("room did not close in time", room=room, seconds=ROOM_DEADLINE)
+        structlog.get_logger("platform").error("room did not close in time", room=room, seconds=ROOM_SECONDS)
 
 
 async def _flush(calls: list[Callable[[], object]]) -> None:
-    """Send what the rooms still hold: all at once, under one deadline."""
-    ended = await asyncio.gather(*(in_thread(call, FLUSH_DEADLINE) for call in calls), return_exceptions=True)
-    for error in filter(None, ended):
-        structlog.get_logger("platform").warning("not everything was sent", error=type(error).__name__)
+    """Send the buffered data of all rooms concurrently, within one deadline."""
+    results = await asyncio.gather(*(in_thread(call, FLUSH_SECONDS) for call in calls), return_exceptions=True)
+    for error in filter(None, results):
+        structlog.get_logger("platform").warning("flush failed", error=type(error).__name__)

@@ -1,6 +1,6 @@
-"""`/docs` and `/openapi.json`, without a foreign host: the page's assets come from a pinned package.
+"""`/docs` and `/openapi.json`; the page loads nothing from other hosts: its assets come from a pinned package.
 
-Closed in production unless `EXPOSE_DOCS=true`: an API's description is a map for whoever attacks it.
+Off in production unless `EXPOSE_DOCS=true`, because the description of an API helps attackers.
 """
 
 import html
@@ -13,9 +13,9 @@ from starlette.staticfiles import StaticFiles
 from .room import Room
 from .settings import RoomSettings, part
 
-# Swagger UI writes style attributes; its scripts are files of this origin, so scripts need no exception.
-POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-START = """SwaggerUIBundle({
+# Swagger UI sets style attributes, hence 'unsafe-inline'; its scripts are files of this origin.
+CSP = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+START_SCRIPT = """SwaggerUIBundle({
   url: document.currentScript.dataset.openapi, dom_id: "#docs", deepLinking: true, tryItOutEnabled: true,
 });
 """
@@ -34,13 +34,13 @@ PAGE = """<!doctype html>
 
 
 class Settings(RoomSettings):
-    """Whether the API describes itself."""
+    """Whether the API documentation is served."""
 
-    expose_docs: bool | None = None  # by default everywhere but in production
+    expose_docs: bool | None = None  # default: true, except in production
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Add the description and the page that shows it."""
+    """Add the OpenAPI document and the page that shows it."""
     expose = part(settings, Settings).expose_docs
     if not (settings.environment != "production" if expose is None else expose):
         return
@@ -51,10 +51,10 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     async def page(request: Request) -> Response:
         root = html.escape(request.scope.get("root_path", ""), quote=True)
         text = PAGE.format(title=html.escape(app.title), root=root)
-        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(text, headers={"Content-Security-Policy": CSP})
 
     async def start(request: Request) -> Response:
-        return Response(START, media_type="text/javascript")
+        return Response(START_SCRIPT, media_type="text/javascript")
 
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", page, include_in_schema=False)

@@ -1,6 +1,6 @@
-"""`/__dev__`: the last requests with their traces, logs, errors and SQL, live, on a developer's machine only.
+"""`/__dev__`: shows the latest requests live, with their traces, logs, errors and SQL, on a developer's machine only.
 
-It watches what telemetry and logs tell it, both redacted; anywhere but in ENVIRONMENT=local nothing of it exists.
+It gets redacted data from telemetry and logs; without ENVIRONMENT=local it does not exist.
 """
 
 import secrets
@@ -18,30 +18,30 @@ from .room import Room
 from .settings import RoomSettings
 from .state import QUIET, state_of
 
-KEPT = 100  # requests
-UNSEEN = {*QUIET, "/__dev__", "/__dev__/report"}  # it would show itself
+MAX_REQUESTS = 100
+HIDDEN_PATHS = {*QUIET, "/__dev__", "/__dev__/report"}  # the page's own requests
 PAGE = Path(__file__).with_name("dev.html")
-POLICY = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; frame-ancestors 'none'"
-REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-REPORT = Path(".ready/last.html")  # where `make ready` keeps its last report
+CSP = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; frame-ancestors 'none'"
+REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+REPORT_FILE = Path(".ready/last.html")  # written by `make ready`
 
 
-class Requested(Exception):
-    """Raised by the button of the page; nothing is broken."""
+class RequestedError(Exception):
+    """Raised by a button of the page; nothing is broken."""
 
 
 class Recorder:
-    """The last requests, by trace id: their lines and spans come one by one, in any order."""
+    """Collects the latest requests by trace id; their lines and spans arrive one by one, in any order."""
 
     def __init__(self) -> None:
-        self.seen: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.records: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.changes = 0
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """Note a line of the log; the access line says what the request was."""
+        """Add a log line; the access line describes the request."""
         trace_id = str(line.get("trace_id", ""))
-        if not trace_id or line.get("path") in UNSEEN:
-            self.seen.pop(trace_id, None)
+        if not trace_id or line.get("path") in HIDDEN_PATHS:
+            self.records.pop(trace_id, None)
             return
         record = self._record(trace_id)
         if line.get("logger") is None and line.get("event") == "request":
@@ -50,7 +50,7 @@ class Recorder:
             record["lines"].append({key: str(value) for key, value in line.items() if not key.endswith("_id")})
 
     def export(self, spans: Sequence[Any]) -> None:
-        """Note spans that have ended: an exporter of OpenTelemetry, as far as telemetry needs one."""
+        """Add ended spans: with this method it is an OpenTelemetry exporter, as far as `telemetry` needs one."""
         for span in spans:
             attributes = dict(span.attributes or {})
             self._record(f"{span.context.trace_id:032x}")["spans"].append(
@@ -67,23 +67,23 @@ class Recorder:
             )
 
     def shutdown(self) -> None:
-        """There is nothing to flush."""
+        """Do nothing: nothing is buffered."""
 
     def _record(self, trace_id: str) -> dict[str, Any]:
         self.changes += 1
-        if trace_id not in self.seen:
-            self.seen[trace_id] = {"trace_id": trace_id, "lines": [], "spans": []}
-            while len(self.seen) > 2 * KEPT:  # some are the page's own, which are not shown
-                self.seen.popitem(last=False)
-        return self.seen[trace_id]
+        if trace_id not in self.records:
+            self.records[trace_id] = {"trace_id": trace_id, "lines": [], "spans": []}
+            while len(self.records) > 2 * MAX_REQUESTS:  # the page's own requests are removed later
+                self.records.popitem(last=False)
+        return self.records[trace_id]
 
     def requests(self) -> list[dict[str, Any]]:
-        """Those that were answered, the newest first."""
-        return [record for record in reversed(self.seen.values()) if "status" in record][:KEPT]
+        """The completed requests, newest first."""
+        return [record for record in reversed(self.records.values()) if "status" in record][:MAX_REQUESTS]
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Add the page, locally."""
+    """Add the page if the environment is local."""
     if settings.environment != "local":
         return
     recorder, state = Recorder(), state_of(app)
@@ -93,24 +93,24 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     async def page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
         text = PAGE.read_text(encoding="utf-8").replace("{nonce}", nonce)
-        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY.format(nonce)})
+        return HTMLResponse(text, headers={"Content-Security-Policy": CSP.format(nonce)})
 
     async def data(request: Request) -> Response:
         if request.query_params.get("after") == str(recorder.changes):
             return Response(status_code=304)
         service = f"{app.title} {app.version}"
         if trace_id := request.query_params.get("trace"):
-            return JSONResponse(recorder.seen.get(trace_id, {}))
+            return JSONResponse(recorder.records.get(trace_id, {}))
         found = {"service": service, "changes": recorder.changes, "example": _example(app), "report": bool(_report())}
         return JSONResponse({**found, "requests": recorder.requests()})
 
     async def error(request: Request) -> Response:
-        raise Requested("asked for at /__dev__")
+        raise RequestedError("requested at /__dev__")
 
     async def report(request: Request) -> Response:
         if text := _report():
-            return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
-        return Response("No run is kept: type `make ready`.\n", 404, media_type="text/plain")
+            return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_CSP})
+        return Response("No report yet: run `make ready`.\n", 404, media_type="text/plain")
 
     app.add_route("/__dev__", page, include_in_schema=False)
     app.add_route("/__dev__/data", data, include_in_schema=False)
@@ -119,11 +119,11 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
 
 
 def _report() -> str:
-    return REPORT.read_text(encoding="utf-8") if REPORT.is_file() else ""
+    return REPORT_FILE.read_text(encoding="utf-8") if REPORT_FILE.is_file() else ""
 
 
 def _example(app: FastAPI) -> str:
-    """A route of a feature that can be asked without knowing anything."""
+    """The path of a GET route of a feature without path parameters."""
     routes = (each for each in iter_route_contexts(app.routes) if getattr(each, "include_in_schema", False))
     paths = (each.path_format for each in routes if each.path_format and "GET" in (each.methods or ()))
     return next((path for path in paths if "{" not in path), "")

@@ -1,6 +1,6 @@
-"""Finds the features: every package below `features/` that has a `routes` module with a `router`.
+"""Finds the features: every package in `features/` that has a module `routes` with a `router`.
 
-Found, not listed, so that adding or deleting a feature touches no file of the platform.
+They are discovered and not listed, so adding or deleting a feature changes no file of the platform.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ FEATURES = __package__.rpartition(".")[0] + ".features"
 
 
 def routers() -> dict[str, APIRouter]:
-    """Import the features and give their routers by feature name.
+    """Import the features and return their routers by feature name.
 
     Raises:
         TypeError: A `routes` module has no `router`.
@@ -30,6 +30,6 @@ def routers() -> dict[str, APIRouter]:
 
 
 def install(app: FastAPI) -> None:
-    """Serve every feature."""
+    """Add the routes of every feature."""
     for router in routers().values():
         app.include_router(router)

@@ -1,7 +1,7 @@
-"""Whether the process lives (`/livez`), may get requests (`/readyz`), and what it is (`/version`).
+"""Health checks: is the process alive (`/livez`), may it get requests (`/readyz`), which version is it (`/version`).
 
-Liveness looks at nothing: a restart does not mend a database. Readiness looks at required parts only, or one optional
-part that is away would take the whole fleet out of the balancer.
+Liveness checks nothing else, because a restart does not fix a database. Readiness checks required parts only:
+otherwise one optional part that is down would take all instances out of the load balancer.
 """
 
 import asyncio
@@ -15,46 +15,46 @@ from .room import Room
 from .settings import RoomSettings
 from .state import NotReady, Readiness, State, state_of
 
-DEADLINE = 2.0  # seconds for one part to answer
-FRESH = 1.0  # seconds for which an answer is shared: probes of many balancers cost the database one
+CHECK_SECONDS = 2.0  # for the check of one part
+REUSE_SECONDS = 1.0  # results are reused: the probes of many load balancers cost the database one query
 
 
-class Parts:
-    """The state of the required parts, looked at most once per `FRESH`."""
+class ReadinessChecks:
+    """The state of the required parts, checked at most once per `REUSE_SECONDS`."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.lock = asyncio.Lock()
-        self.seen = float("-inf")
-        self.found: dict[str, dict[str, Any]] = {}
+        self.checked_at = float("-inf")
+        self.results: dict[str, dict[str, Any]] = {}
 
     async def check(self) -> dict[str, dict[str, Any]]:
-        """Ask every part, concurrently."""
+        """Check all parts concurrently, or return recent results."""
         async with self.lock:
-            if time.monotonic() - self.seen > FRESH:
+            if time.monotonic() - self.checked_at > REUSE_SECONDS:
                 checks = self.state.readiness
-                answers = await asyncio.gather(*(self._ask(check) for check in checks.values()))
-                self.found = dict(zip(checks, answers, strict=True))
-                self.seen = time.monotonic()
-            return self.found
+                results = await asyncio.gather(*(self._run(check) for check in checks.values()))
+                self.results = dict(zip(checks, results, strict=True))
+                self.checked_at = time.monotonic()
+            return self.results
 
-    async def _ask(self, check: Readiness) -> dict[str, Any]:
+    async def _run(self, check: Readiness) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(CHECK_SECONDS):
                 return {"ready": True, "evidence": await check(self.state)}
         except NotReady as reason:
             return {"ready": False, "evidence": str(reason)}
         except TimeoutError:
-            return {"ready": False, "evidence": f"no answer within {DEADLINE:g} s"}
-        except Exception as error:  # a check that breaks is not a part that works
-            structlog.get_logger("health").exception("check failed")
+            return {"ready": False, "evidence": f"no response within {CHECK_SECONDS:g} s"}
+        except Exception as error:  # a check that fails is not a proof that the part works
+            structlog.get_logger("health").exception("readiness check failed")
             return {"ready": False, "evidence": f"the check failed ({type(error).__name__})"}
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Add the three routes; they stay out of the API's description."""
+    """Add the three routes; they are not part of the OpenAPI document."""
     state = state_of(app)
-    parts = Parts(state)
+    parts = ReadinessChecks(state)
 
     @app.api_route("/livez", methods=["GET", "HEAD"], include_in_schema=False)
     async def livez() -> dict[str, str]:
@@ -62,12 +62,12 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
 
     @app.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
     async def readyz(response: Response) -> dict[str, Any]:
-        found = await parts.check()
-        ready = all(answer["ready"] for answer in found.values())
+        results = await parts.check()
+        ready = all(result["ready"] for result in results.values())
         response.status_code = 200 if ready and not state.draining else 503
         response.headers["Cache-Control"] = "no-store"
         status = "draining" if state.draining else "ready" if ready else "not ready"
-        return {"status": status, "parts": found}
+        return {"status": status, "parts": results}
 
     @app.get("/version", include_in_schema=False)
     async def version(request: Request) -> dict[str, str]:

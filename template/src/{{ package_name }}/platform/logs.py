@@ -1,7 +1,7 @@
-"""What happened, one line per event on stdout: JSON for machines, columns for a person at a terminal.
+"""Writes one line per event to stdout: JSON for machines, columns for a person at a terminal.
 
-Every line of a request carries its ids. All lines leave by one `Output`; the access line, written for each request,
-goes there directly, because nothing in it has to be looked up.
+Every line of a request has its ids. One `Output` writes all lines; the access line of each request skips structlog's
+processors, because it has all its fields already.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from .settings import RoomSettings, part
 from .state import QUIET, Line, RequestContext, State, current, state_of
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-# Values of the platform's own making, in which no secret can be: most of each line.
-MADE_HERE = {
+# Fields that the platform sets itself, so they contain no secret; redaction skips them.
+SAFE_FIELDS = {
     "bytes",
     "level",
     "logger",
@@ -38,72 +38,72 @@ MADE_HERE = {
     "timestamp",
     "trace_id",
 }
-SERIOUS = {"critical", "error"}
-LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+ERROR_LEVELS = {"critical", "error"}
+JSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
 class Settings(RoomSettings):
-    """How much is said, and in which form."""
+    """The level and the format of the log."""
 
-    log_format: Literal["console", "json"] | None = None  # by default console locally, else json
+    log_format: Literal["console", "json"] | None = None  # default: console locally, otherwise json
     log_level: Annotated[Level, BeforeValidator(lambda value: str(value).upper())] = "INFO"
 
     @property
     def console(self) -> bool:
-        """Whether a person reads along."""
+        """Whether lines are formatted for a person."""
         return (self.log_format or ("console" if self.environment == "local" else "json")) == "console"
 
     @property
     def level(self) -> int:
-        """The level by its number in the standard library."""
+        """The level as a number of the standard library."""
         return logging.getLevelNamesMapping()[self.log_level]
 
 
-def _ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _add_ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if context := current.get():
         event.setdefault("request_id", context.request_id)
         event.setdefault("trace_id", context.trace_id)
         if context.span_id:
-            event.setdefault("span_id", _inner() or context.span_id)
-    elif span_id := _inner():
+            event.setdefault("span_id", _current_span_id() or context.span_id)
+    elif span_id := _current_span_id():
         event.setdefault("trace_id", f"{trace.get_current_span().get_span_context().trace_id:032x}")
         event.setdefault("span_id", span_id)
     return event
 
 
-def _inner() -> str:
-    """The span that the code is in just now, such as a user's own around a part of a request."""
+def _current_span_id() -> str:
+    """The id of the current span, for example of one that a feature opens around a part of a request."""
     context = trace.get_current_span().get_span_context()
     return f"{context.span_id:016x}" if context.is_valid else ""
 
 
-def _stamped(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _add_timestamp(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     event["timestamp"] = datetime.now(UTC)
     return event
 
 
-def _redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
-        if name not in MADE_HERE:
+        if name not in SAFE_FIELDS:
             event[name] = redact(value, name)
     return event
 
 
 class Output:
-    """The end of every line, complete and without secrets: told to the listeners, rendered, written to stdout.
+    """Passes each complete, redacted line to the listeners, renders it and writes it to stdout.
 
-    Lines of one turn of the event loop leave by one system call.
+    The lines of one event loop iteration are written by one system call.
 
     Args:
-        mine: In which form, and from which level on.
-        listeners: Told each line.
+        settings: Level and format.
+        listeners: Called with each line.
     """
 
-    def __init__(self, mine: Settings, listeners: Sequence[Line]) -> None:
-        self.level = mine.level
+    def __init__(self, settings: Settings, listeners: Sequence[Line]) -> None:
+        self.level = settings.level
         self.listeners = listeners
-        self.console = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()) if mine.console else None
-        self.waiting = False
+        self.console = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()) if settings.console else None
+        self.flush_scheduled = False
 
     def write(self, event: MutableMapping[str, Any]) -> None:
         """Write a line."""
@@ -114,27 +114,27 @@ class Output:
         if self.console:
             line = f"{self.console(None, '', event)}\n".encode(errors="replace")
         else:
-            line = orjson.dumps(event, default=str, option=LINE)
+            line = orjson.dumps(event, default=str, option=JSON_OPTIONS)
         sys.stdout.buffer.write(line)
         try:
-            if not self.waiting:
+            if not self.flush_scheduled:
                 asyncio.get_running_loop().call_soon(self._flush)
-                self.waiting = True
-        except RuntimeError:  # a thread, or a command
+                self.flush_scheduled = True
+        except RuntimeError:  # no event loop: a thread, or a command
             sys.stdout.buffer.flush()
 
     def _flush(self) -> None:
-        self.waiting = False
+        self.flush_scheduled = False
         sys.stdout.buffer.flush()
 
     def process(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> NoReturn:
-        """Write a line as the last processor of structlog."""
+        """Write a line: the last processor of structlog."""
         self.write(event)
         raise structlog.DropEvent
 
 
 class _Handler(logging.Handler):
-    """Sends the standard library's records through structlog's processors, of which the last one writes."""
+    """Sends the standard library's records through structlog's processors, the last of which writes them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(structlog.DropEvent):
@@ -142,30 +142,30 @@ class _Handler(logging.Handler):
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Send structlog's and the standard library's records the same way."""
+    """Send the records of structlog and of the standard library through the same processors."""
     state = state_of(app)
     state.own[Output] = configure(part(settings, Settings), state)
 
 
-def configure(mine: Settings, state: State | None = None) -> Output:
+def configure(settings: Settings, state: State | None = None) -> Output:
     """Set up logging for this process; commands without an application use it too.
 
     Args:
-        mine: How much is said, and in which form.
-        state: Its reporter is told each error, its listeners each line, redacted.
+        settings: Level and format.
+        state: Its error reporter gets each error, its listeners get each line, redacted.
     """
-    output = Output(mine, state.lines if state else ())
-    shared: list[structlog.typing.Processor] = [_ids, structlog.processors.add_log_level, _stamped]
+    output = Output(settings, state.lines if state else ())
+    shared: list[structlog.typing.Processor] = [_add_ids, structlog.processors.add_log_level, _add_timestamp]
 
-    def reported(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if state and state.errors and event["level"] in SERIOUS:
+    def report(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if state and state.errors and event["level"] in ERROR_LEVELS:
             state.errors.logged(event)
         return event
 
-    last: list[structlog.typing.Processor] = [reported, structlog.processors.format_exc_info, _redacted, output.process]
+    last: list[structlog.typing.Processor] = [report, structlog.processors.format_exc_info, _redact, output.process]
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(mine.level),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         cache_logger_on_first_use=True,
     )
     handler = _Handler()
@@ -175,14 +175,14 @@ def configure(mine: Settings, state: State | None = None) -> Output:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    logging.basicConfig(handlers=[handler], level=mine.level, force=True)
-    # its comings and goings are told by the room `server`
-    logging.getLogger("uvicorn.error").setLevel(max(mine.level, logging.WARNING))
+    logging.basicConfig(handlers=[handler], level=settings.level, force=True)
+    # the room `server` logs start and stop itself
+    logging.getLogger("uvicorn.error").setLevel(max(settings.level, logging.WARNING))
     return output
 
 
 def finish(context: RequestContext) -> None:
-    """Write the access line, and the error that nobody had an answer for."""
+    """Write the access line, and log an unhandled error."""
     path, route, output = context.scope["path"], context.route, context.state.own[Output]
     if context.error:
         structlog.get_logger("errors").error("unhandled error", exc_info=context.error)
@@ -194,7 +194,7 @@ def finish(context: RequestContext) -> None:
         "level": "debug" if path in QUIET else "info",
         "method": context.scope.get("method", "WEBSOCKET"),
         "ms": round(context.seconds * 1000, 2),
-        "path": path if path == route else redact(path[:256]),  # a template holds nothing of the client's
+        "path": path if path == route else redact(path[:256]),  # a template has no data of the client
         "request_id": context.request_id,
         "route": route,
         "status": context.status,

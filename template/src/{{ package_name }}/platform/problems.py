@@ -1,4 +1,4 @@
-"""Every error as a problem document (RFC 9457) that names the request, and never an inside of the service.
+"""Turns every error into a problem document (RFC 9457) with the ids of the request and without internal details.
 
 ServiceError            500
 ├── BadRequest          400
@@ -26,15 +26,15 @@ from .room import Room
 from .settings import RoomSettings
 from .state import current
 
-CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the access log, as with NGINX
+CLIENT_CLOSED_REQUEST = 499  # only for the access log, as in NGINX
 
 
 class ServiceError(Exception):
-    """An error that has an answer: raise it anywhere below a route.
+    """An error with its own response: raise it anywhere below a route.
 
     Args:
-        detail: One sentence for the client; it leaves the service.
-        code: A stable name of the error, for programs; by default the class's.
+        detail: One sentence, which is sent to the client.
+        code: A stable name of the error, for programs; default: the class's.
     """
 
     status = 500
@@ -48,42 +48,42 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
-    """The request cannot be understood."""
+    """The request is malformed."""
 
     status = 400
     code = "bad-request"
 
 
 class NotFound(ServiceError):
-    """What the request names does not exist."""
+    """The requested resource does not exist."""
 
     status = 404
     code = "not-found"
 
 
 class Conflict(ServiceError):
-    """The request contradicts the state of what it names."""
+    """The request conflicts with the state of the resource."""
 
     status = 409
     code = "conflict"
 
 
 class PreconditionFailed(ServiceError):
-    """What the client has seen is no longer so."""
+    """The resource has changed since the client read it."""
 
     status = 412
     code = "precondition-failed"
 
 
 class Unprocessable(ServiceError):
-    """The request is well formed and still cannot be done."""
+    """The request is well-formed, but cannot be processed."""
 
     status = 422
     code = "unprocessable"
 
 
 class Unavailable(ServiceError):
-    """A part that the request needs is away; later it may work."""
+    """A part that the request needs is down; a later retry may succeed."""
 
     status = 503
     code = "unavailable"
@@ -100,7 +100,7 @@ def response(
     errors: list[dict[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Make the problem document of RFC 9457, with the ids by which the logs are searched."""
+    """Create the problem document of RFC 9457, with the ids that find the request in the logs."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": responses.get(status, "Error"),
@@ -115,25 +115,25 @@ def response(
     return Response(orjson.dumps(document), status, headers, media_type="application/problem+json")
 
 
-def _methods(app: FastAPI, first: str) -> str:
-    """All methods of the path; the router knows but those of the first route that has it."""
+def _allowed_methods(app: FastAPI, first: str) -> str:
+    """All methods of the path; the router only knows those of the first route with that path."""
     context = current.get()
-    same = [each for each in iter_route_contexts(app.routes) if context and each.path_format == context.route]
-    return ", ".join(sorted({method for route in same for method in route.methods or ()})) or first
+    routes = [each for each in iter_route_contexts(app.routes) if context and each.path_format == context.route]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()})) or first
 
 
-def _say(error: Exception, status: int) -> None:
-    """A client reads no more than the status; why, the logs say. 503 is the business of the part that is away."""
+def _log(error: Exception, status: int) -> None:
+    """Log the reason, which the client does not get. A 503 is logged by the part that is unavailable."""
     if status >= 500 and status != 503:
-        structlog.get_logger("problems").error("answered with an error", status=status, exc_info=error)
+        structlog.get_logger("problems").error("responded with an error", status=status, exc_info=error)
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Answer every kind of error."""
+    """Add the handlers for every kind of error."""
 
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> Response:
-        _say(error, error.status)
+        _log(error, error.status)
         return response(error.status, error.code, error.detail, headers=error.headers)
 
     @app.exception_handler(HTTPException)
@@ -142,8 +142,8 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
             return Response(status_code=error.status_code, headers=error.headers)
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            headers["Allow"] = _methods(app, headers.get("Allow", ""))
-        _say(error, error.status_code)
+            headers["Allow"] = _allowed_methods(app, headers.get("Allow", ""))
+        _log(error, error.status_code)
         code = responses.get(error.status_code, "error").lower().replace(" ", "-")
         return response(error.status_code, code, str(error.detail), headers=headers)
 
@@ -159,16 +159,16 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         return response(422, "invalid-request", "The request does not fit the schema.", errors=errors)
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
+    async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return response(500, "internal-error", "The service failed to answer; the ids find the reason in its logs.")
+        return response(500, "internal-error", "The service failed. Search its logs for the request id.")
 
 
 def describe(schema: dict[str, Any], app: FastAPI) -> None:
-    """Say in the OpenAPI document that each operation may answer with a problem."""
+    """Add the problem document to each operation of the OpenAPI document, as its default response."""
     text, number = {"type": "string"}, {"type": "integer"}
     invalid = {"type": "object", "properties": {"location": text, "message": text, "type": text}}
     required = ["type", "title", "status", "detail", "code"]

@@ -1,7 +1,7 @@
-"""Takes secrets, and addresses of people, out of what leaves the service to be read: logs, spans, error reports.
+"""Removes secrets, card numbers and e-mail addresses from logs, spans and error reports.
 
-By key, at any depth and within texts too, and by form. In doubt it hides: a marker too few costs a look, a secret too
-many costs its rotation. Patterns begin at a boundary and do not go back, so time grows with the length and no faster.
+It finds them by key, at any depth and within texts, and by their form. If in doubt it redacts, because a leaked secret
+has to be rotated. Patterns start at a boundary and do not backtrack, so the time is linear in the length.
 """
 
 import datetime
@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 
 HIDDEN = "[redacted]"
-_DEEPEST = 20
-_MOST = 50_000  # values of one structure; what is beyond nobody would read
-_PLAIN = (bool, type(None), datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
+_MAX_DEPTH = 20
+_MAX_VALUES = 50_000  # per structure; the rest is omitted
+_SAFE_TYPES = (bool, type(None), datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
 _NUMBERS = (decimal.Decimal, float, int)
 _KEY = re.compile(
     r"access[_-]?key|account[_-]?key|api[_-]?key|authorization|connection[_-]?string|cookie|credential|[cx]srf|dsn$"
@@ -27,13 +27,13 @@ _KEY = re.compile(
     r"|(?<![a-z])(?:auth|bearer|cvc|cvv|otp|pass|pin|sid|sig|ssn)$",
     re.I,
 )
-_COUNT = re.compile(r"(?:completion|input|max|min|num|output|prompt|total)[_-]?tokens$", re.I)
+_TOKEN_COUNT = re.compile(r"(?:completion|input|max|min|num|output|prompt|total)[_-]?tokens$", re.I)
 _NAME = re.compile(r"[\w.-]{1,100}")
-_LINES = re.compile(r"authorization|cookie", re.I)  # headers whose value has blanks
+_HEADERS = re.compile(r"authorization|cookie", re.I)  # headers whose value may contain blanks
 _QUERY = re.compile(r"(?<![a-z])query(?:[_-]?string)?$", re.I)
 _FORMS = re.compile(
     r"(?<!\w)(?:"
-    # who logs in, in an address: also a password that was not encoded and holds a slash
+    # credentials in a URL, including a password that was not encoded and contains a slash
     r"(?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)"
     r"(?:[^\s/?#@:\"'<>]*+:(?!\d{1,5}(?:[\s/?#\"'<>]|$))[^\s\"'<>]{0,256}@|[^\s/?#\"'<>]*@)"
     r"|(?P<query>(?<=[?&#])[\w.~%\[\]-]++=)[^\s&#\"'<>]++"
@@ -48,7 +48,7 @@ _FORMS = re.compile(
     r"|(?P<login>(?<![\w.+-])[\w.+-]++:[^\s/@:\"'<>]{1,256}+(?=@[\w\[]))"
     r"|(?P<mail>(?<![\w.+%-])[\w.+%-]++@(?:[\w-]++\.)+[a-z][\w-]++)"
     r"|(?P<card>(?<![\w.-])[3-6]\d{3}(?:[ -]?\d{2,4}){3,5}(?!\w|[.-]\d))"
-    # the key of a pair, and what stands before its value: `password=`, `"token": "`, `('pin', '`, `--api-key `, `<pin>`
+    # the key and separator of a pair: `password=`, `"token": "`, `('pin', '`, `--api-key `, `<pin>`
     r"|(?P<key>(?<![\w.-])[\w.-]++)(?:\\{0,8}[\"')\]]{0,3}\s{0,3}(?:=>|[=:>]|,(?=\s?b?[\"']))\s{0,3})"
     r"|(?P<option>(?<![.\]-])--[\w-]++\s{1,3}))",
     re.I,
@@ -63,30 +63,30 @@ _VALUE = re.compile(
     r"|[^\s&\"'<>][^\s&\"<>]*+",
     re.I | re.S,
 )
-_LINE = re.compile(r"[^\"'\r\n][^\r\n]*+")
+_REST_OF_LINE = re.compile(r"[^\"'\r\n][^\r\n]*+")
 
 
 def redact(value: Any, key: str = "") -> Any:
-    """Copy a value without its secrets, as what JSON knows; doing it again changes nothing.
+    """Copy a value without its secrets, with JSON types only; redacting it again changes nothing.
 
     Args:
-        value: Anything that is about to be logged or sent.
-        key: The name under which it stands; a telling one hides the value whole.
+        value: Anything that will be logged or sent.
+        key: Its name; the name of a secret hides the whole value.
     """
     return _Copy().of(value, key, 0)
 
 
 class _Copy:
-    """One walk through a structure, which may be huge, or hold itself."""
+    """Copies one structure, which may be huge, or contain itself."""
 
     def __init__(self) -> None:
-        self.left = _MOST
+        self.left = _MAX_VALUES
 
     def of(self, value: Any, key: str, depth: int) -> Any:
         self.left -= 1
-        if isinstance(value, _PLAIN):
+        if isinstance(value, _SAFE_TYPES):
             return value
-        if depth > _DEEPEST or self.left < 0 or (key and telling(key)):
+        if depth > _MAX_DEPTH or self.left < 0 or (key and is_secret_name(key)):
             return HIDDEN
         if isinstance(value, _NUMBERS):
             return value
@@ -98,20 +98,20 @@ class _Copy:
             return self.text(bytes(value).decode(errors="replace"), key, depth)
         if isinstance(value, Mapping):
             return {
-                _text(_name(name)): self.of(item, _name(name), depth + 1) for name, item in self.some(value.items())
+                _text(_name(name)): self.of(item, _name(name), depth + 1) for name, item in self.limited(value.items())
             }
         if isinstance(value, list | tuple | set | frozenset):
             return self.sequence(value, depth + 1)
-        return self.text(_shown(value), key, depth)
+        return self.text(_to_text(value), key, depth)
 
-    def some(self, items: Iterable[Any]) -> Iterable[Any]:
+    def limited(self, items: Iterable[Any]) -> Iterable[Any]:
         return (item for item, _ in zip(items, range(max(self.left, 0) + 1), strict=False))
 
     def sequence(self, items: Any, depth: int) -> list[Any]:
-        """A pair such as a header begins with its key, and so does a command's option with its value."""
+        """The first item of a pair, such as a header, and an option of a command are the key of the next item."""
         pair = len(items) == 2 and isinstance(items, list | tuple)
         found, before = [], ""
-        for item in self.some(items):
+        for item in self.limited(items):
             found.append(self.of(item, before, depth))
             name = _name(item) if isinstance(item, str | bytes) else ""
             before = name if (pair or name.startswith("-")) and _NAME.fullmatch(name) else ""
@@ -131,57 +131,57 @@ class _Copy:
         return _text(text)
 
 
-def telling(key: str) -> bool:
-    """Whether what stands under this name is a secret."""
-    return _telling(key if len(key) <= 100 else key[:50] + key[-50:])
+def is_secret_name(key: str) -> bool:
+    """Whether a value with this name is a secret."""
+    return _is_secret_name(key if len(key) <= 100 else key[:50] + key[-50:])
 
 
 @lru_cache(1024)
-def _telling(key: str) -> bool:
-    return bool(_KEY.search(key)) and not _COUNT.search(key)
+def _is_secret_name(key: str) -> bool:
+    return bool(_KEY.search(key)) and not _TOKEN_COUNT.search(key)
 
 
 def _name(name: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
-def _shown(value: Any) -> str:
+def _to_text(value: Any) -> str:
     try:
         return repr(value) if isinstance(value, BaseException) else str(value)
-    except Exception:  # what cannot be shown must not break the line that shows it
+    except Exception:  # a value without a working __str__ must not break the log line
         return f"<{type(value).__name__}>"
 
 
 def _text(text: str) -> str:
-    """Hide what a text holds: each form as a whole, and each value whose key is telling."""
+    """Redact a text: each known form, and each value whose key is the name of a secret."""
     found = _FORMS.search(text)
     if not found:
         return text
-    parts, seen = [], 0
+    parts, done = [], 0
     while found:
-        parts.append(text[seen : found.start()])
-        seen = found.end()
+        parts.append(text[done : found.start()])
+        done = found.end()
         kind = found.lastgroup or ""
         if kind in ("key", "option"):
             parts.append(found[0])
-            if telling(found[kind]) and (value := _value(found, text)):
+            if is_secret_name(found[kind]) and (value := _value(found, text)):
                 parts += [value[value.lastgroup] if value.lastgroup else "", HIDDEN]
-                seen = value.end()
+                done = value.end()
         elif kind == "card":
             parts.append(HIDDEN if _luhn(found[0]) else found[0])
         else:
-            kept = found[kind] if kind in ("pem", "query", "scheme", "url") else ""
-            parts += [kept, HIDDEN, "@" if kind == "url" else ""]
-        found = _FORMS.search(text, seen)
-    return "".join([*parts, text[seen:]])
+            visible = found[kind] if kind in ("pem", "query", "scheme", "url") else ""
+            parts += [visible, HIDDEN, "@" if kind == "url" else ""]
+        found = _FORMS.search(text, done)
+    return "".join([*parts, text[done:]])
 
 
 def _value(found: re.Match[str], text: str) -> re.Match[str] | None:
     key = found["key"] or ""
-    return (_LINES.search(key) and _LINE.match(text, found.end())) or _VALUE.match(text, found.end())
+    return (_HEADERS.search(key) and _REST_OF_LINE.match(text, found.end())) or _VALUE.match(text, found.end())
 
 
 def _luhn(text: str) -> bool:
-    """The check digit of card numbers (ISO/IEC 7812-1, annex B)."""
+    """Whether the check digit of a card number is right (ISO/IEC 7812-1, annex B)."""
     digits = [int(char) for char in reversed(text) if char.isdigit()]
     return sum(digits[::2]) % 10 == -sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2]) % 10

@@ -1,6 +1,6 @@
-"""`Room`: the typed object by which a room declares itself, so that a misspelt or wrongly typed hook fails mypy.
+"""`Room`: the typed object by which a room declares itself, so that mypy finds a misspelt or wrongly typed hook.
 
-"Find usages" of a field leads from the place that calls a hook to every room that has one.
+"Find usages" of a field shows where a hook is called and which rooms have it.
 """
 
 import importlib
@@ -18,18 +18,18 @@ from .state import Headers, RequestContext, State
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """What a room consists of; each module that `ROOMS` names ends with `ROOM = Room(...)`.
+    """The parts of a room; each module that `ROOMS` names ends with `ROOM = Room(...)`.
 
     Args:
-        settings: Its environment variables.
-        install: Adds handlers, routes, middleware, and the room's share in the state.
-        begin: Called when a request comes.
-        respond: Called with the raw headers of a response that is about to start; it may change them.
-        finish: Called when the response is out.
-        lifespan: Opened before the service accepts requests, closed at the end.
-        readiness: Gives evidence for people, or raises `NotReady`. Only required parts have one.
+        settings: Declares its environment variables.
+        install: Adds exception handlers, routes and middleware, and sets the room's fields in the state.
+        begin: Called when a request starts.
+        respond: Called with the raw headers of a response before it starts; may change them.
+        finish: Called when a request has ended.
+        lifespan: Opened before the service accepts requests, closed at shutdown.
+        readiness: Checks a required part: returns evidence for people, or raises `NotReady`.
         describe: Changes the OpenAPI document.
-        required: Whether the service cannot do without the room.
+        required: Whether the service cannot run without the room.
     """
 
     settings: type[RoomSettings] | None = None
@@ -44,11 +44,11 @@ class Room:
 
 
 def find_module(name: str, package: str) -> ModuleType | None:
-    """Import a module that may be absent: by an answer, or because its file was deleted.
+    """Import a module that may be absent: an answer left it out, or its file was deleted.
 
     Args:
-        name: Relative to the package, as in `cache` or `http_cache.purge`.
-        package: Absolute.
+        name: Relative to the package, for example `cache` or `http_cache.purge`.
+        package: The absolute name.
     """
     path = f"{package}.{name}"
     try:

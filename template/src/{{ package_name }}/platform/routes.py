@@ -1,7 +1,7 @@
-"""Which route served a request, as a template such as `/v1/items/{item_id}`: for logs, metrics, spans and reports.
+"""Finds the route of a request as a template such as `/v1/items/{item_id}`, for logs, metrics, spans and reports.
 
-Frameworks name the innermost route only. This joins the templates over mounts and included routers, once, from
-FastAPI's public iteration; a request then costs one look-up by its endpoint.
+Frameworks only give the innermost route. This module joins the templates of mounts and included routers once, with
+FastAPI's public iteration; a request then costs one lookup by its endpoint.
 """
 
 import re
@@ -15,22 +15,22 @@ from starlette.types import Scope
 
 
 class RouteTemplates:
-    """The routes of an application, as they are when the first request has been served."""
+    """The route templates of an application, collected after its first request."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
-        self.found: dict[int, list[tuple[re.Pattern[str], str]]] = {}  # by the identity of the endpoint
+        self.templates: dict[int, list[tuple[re.Pattern[str], str]]] = {}  # by the id() of the endpoint
 
     def of(self, scope: Scope) -> str | None:
-        """The template of the route that a request has reached; None where there was none."""
-        if not self.found:
+        """Return the template of the route that a request reached, or None if there was none."""
+        if not self.templates:
             for endpoint, path in _walk(self.app.routes, ""):
-                self.found.setdefault(id(endpoint), []).append(compile_path(path)[:2])
-        found = self.found.get(id(scope.get("endpoint")), ())
-        if len(found) == 1:
-            return found[0][1]
+                self.templates.setdefault(id(endpoint), []).append(compile_path(path)[:2])
+        candidates = self.templates.get(id(scope.get("endpoint")), ())
+        if len(candidates) == 1:
+            return candidates[0][1]
         path = scope["path"].removeprefix(scope.get("app_root_path", scope.get("root_path", "")))
-        return next((template for pattern, template in found if pattern.match(path)), None)
+        return next((template for pattern, template in candidates if pattern.match(path)), None)
 
 
 def _walk(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[Any, str]]:

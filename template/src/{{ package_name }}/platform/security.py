@@ -1,6 +1,6 @@
-"""What is refused before it costs anything, and the headers that every answer carries.
+"""Rejects unknown hosts and oversized bodies early, and adds security headers to every response.
 
-Headers after the OWASP REST Security Cheat Sheet; a route that sets one of them itself keeps its own.
+The headers follow the OWASP REST Security Cheat Sheet; a header that a route sets itself is not changed.
 """
 
 from typing import Annotated
@@ -26,7 +26,7 @@ HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
 class Settings(RoomSettings):
-    """Who may be addressed, and how much may be sent."""
+    """Which hosts are served, and how large a body may be."""
 
     trusted_hosts: Annotated[Names, RealInProduction("orders.acme.com,*.acme.com", embedded=("*",))] = (
         "localhost",
@@ -37,19 +37,19 @@ class Settings(RoomSettings):
 
 
 class RequestLimits:
-    """ASGI middleware that refuses unknown hosts (400) and oversized bodies (413)."""
+    """ASGI middleware that rejects unknown hosts (400) and oversized bodies (413)."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.limited = RequestBodyLimitMiddleware(app, settings.max_body_bytes)
-        self.most = settings.max_body_bytes
+        self.max_body_bytes = settings.max_body_bytes
         hosts = [host.lower() for host in settings.trusted_hosts]
-        self.any = "*" in hosts
-        self.names = {host for host in hosts if not host.startswith("*")}
-        self.endings = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self.any_host = "*" in hosts
+        self.hosts = {host for host in hosts if not host.startswith("*")}
+        self.suffixes = tuple(host[1:] for host in hosts if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it here."""
+        """Pass a request on, or respond with an error."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -62,33 +62,33 @@ class RequestLimits:
                 length = value
             elif name == b"transfer-encoding":
                 streamed = True
-        # probes come to an address, not to a name
+        # the Host header of a probe is an IP address
         if not self._known(host.decode("latin-1")) and scope["path"] not in PROBES:
             await response(400, "unknown-host", "This host is not served here.")(scope, receive, send)
-        elif length.isdigit() and int(length) > self.most:
-            detail = f"The body has more than {self.most} bytes."
+        elif length.isdigit() and int(length) > self.max_body_bytes:
+            detail = f"The body has more than {self.max_body_bytes} bytes."
             await response(413, "content-too-large", detail)(scope, receive, send)
         elif streamed and not length:
-            await self.limited(scope, receive, send)  # counts what nobody declared
+            await self.limited(scope, receive, send)  # no declared length: it counts the bytes
         else:
             await self.app(scope, receive, send)
 
     def _known(self, host: str) -> bool:
         name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
         name = name.lower()
-        return self.any or name in self.names or name.endswith(self.endings)
+        return self.any_host or name in self.hosts or name.endswith(self.suffixes)
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Put the gate in front of the router."""
+    """Add the middleware."""
     app.add_middleware(RequestLimits, settings=part(settings, Settings))
 
 
 def respond(context: RequestContext, headers: Headers) -> None:
-    """Add the headers that are not there yet."""
-    there = {name.lower() for name, _ in headers}
-    headers += [header for header in HEADERS if header[0] not in there]
-    if context.scope["scheme"] in ("https", "wss") and HSTS[0] not in there:
+    """Add the headers that the response does not have yet."""
+    present = {name.lower() for name, _ in headers}
+    headers += [header for header in HEADERS if header[0] not in present]
+    if context.scope["scheme"] in ("https", "wss") and HSTS[0] not in present:
         headers.append(HSTS)
 
 

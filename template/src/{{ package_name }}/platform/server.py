@@ -1,8 +1,8 @@
-"""The process: uvicorn that drains before it exits.
+"""The process: runs uvicorn, and drains before it exits.
 
-On SIGTERM a balancer still sends requests for as long as its health checks take. So `/readyz` fails first, the service
-goes on serving for `SHUTDOWN_DRAIN_SECONDS`, and only then asks streams to end, stops accepting, and ends what is in
-flight.
+After SIGTERM a load balancer still sends requests until its health checks fail. So `/readyz` fails first, the service
+continues to serve for `SHUTDOWN_DRAIN_SECONDS`, and only then signals streams to end, stops accepting connections, and
+completes the requests in flight.
 """
 
 import gc
@@ -25,12 +25,12 @@ from .room import Room
 from .settings import Names, RoomSettings, part
 from .state import State, state_of
 
-KEEP_ALIVE = 75  # seconds; longer than a proxy keeps its idle connections, or it sends into closed ones
-GRACE = 20  # seconds for requests in flight, once nothing new is accepted
+KEEP_ALIVE_SECONDS = 75  # longer than that of proxies, which would otherwise send requests to closed connections
+GRACE_SECONDS = 20  # for requests in flight, after it stops accepting connections
 
 
 class Settings(RoomSettings):
-    """Where the process listens and how it leaves."""
+    """Where the process listens, and how it shuts down."""
 
     forwarded_allow_ips: Names = ("127.0.0.1",)
     host: str = "127.0.0.1"
@@ -39,7 +39,7 @@ class Settings(RoomSettings):
 
     @property
     def drain(self) -> float:
-        """Seconds to go on serving; nobody waits for a balancer on a laptop."""
+        """Seconds to continue serving; default: 10, or 0 in local and test, which have no load balancer."""
         if self.shutdown_drain_seconds is None:
             return 0 if self.environment in ("local", "test") else 10
         return self.shutdown_drain_seconds
@@ -49,90 +49,89 @@ class DrainServer(uvicorn.Server):
     """uvicorn's server with a drain between the signal and the exit.
 
     Args:
-        config: uvicorn's own.
-        state: Told that the service is draining, so that `/readyz` fails.
-        drain: Seconds to go on serving.
+        config: The configuration of uvicorn.
+        state: Its `draining` is set, so that `/readyz` fails.
+        drain: Seconds to continue serving.
     """
 
     def __init__(self, config: uvicorn.Config, state: State, drain: float) -> None:
         super().__init__(config)
         self.state = state
         self.drain = drain
-        self.leave_at = float("inf")
-        self.untold = ""
+        self.drain_until = float("inf")
+        self.signal_to_log = ""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second signal exits at once.
+        """Start to drain; a second signal exits at once.
 
-        It may interrupt the writing of a log line, whose lock would never be given back: so it logs nothing itself.
+        It must not log: the signal may interrupt the logger while it has its lock, and logging would deadlock.
         """
         name = signal.Signals(sig).name
         if self.state.draining:
-            os.write(sys.stderr.fileno(), f"exit at once: {name} came twice\n".encode())
+            os.write(sys.stderr.fileno(), f"exiting at once: second signal ({name})\n".encode())
             os._exit(1)
         self.state.draining = True
-        self.leave_at = time.monotonic() + self.drain
-        self.untold = name
+        self.drain_until = time.monotonic() + self.drain
+        self.signal_to_log = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where, once the lifespan is open; the garbage collector need not look at what has been made by then."""
+        """Log the address once the lifespan is open; exclude the objects created so far from garbage collection."""
         await super().startup(sockets)
         gc.collect()
-        gc.freeze()  # or each full collection holds up all requests, for about 100 ms
+        gc.freeze()  # otherwise each full collection blocks all requests for about 100 ms
         for listener in sockets or []:
-            _say_serving(listener, self.state.settings.environment)
+            _log_address(listener, self.state.settings.environment)
 
     async def on_tick(self, counter: int) -> bool:
-        """Say that the drain begins, and leave when it is over."""
-        if self.untold:
-            structlog.get_logger("server").info("draining", seconds=self.drain, signal=self.untold)
-            self.untold = ""
-        if time.monotonic() >= self.leave_at:
-            self.should_exit = self.state.closing.is_set()  # one tick later: streams end by themselves first
+        """Log the start of the drain, and exit when it is over."""
+        if self.signal_to_log:
+            structlog.get_logger("server").info("draining", seconds=self.drain, signal=self.signal_to_log)
+            self.signal_to_log = ""
+        if time.monotonic() >= self.drain_until:
+            self.should_exit = self.state.closing.is_set()  # one tick later, so that streams end by themselves first
             self.state.closing.set()
         return await super().on_tick(counter)
 
 
 def serve(app: FastAPI, *, reload: str | None = None) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Args:
         app: From `create_app`.
-        reload: Where to import what makes it from at each change of the code, as in `orders.main:app`.
+        reload: Restart after each code change; the import path of the factory, for example `orders.main:app`.
 
     Raises:
-        SystemExit: With 1, after one line on stderr, where the address cannot be had or the start fails.
+        SystemExit: With 1, after one line on stderr, if the address is not available or the start fails.
     """
-    mine = part(state_of(app).settings, Settings)
+    settings = part(state_of(app).settings, Settings)
     config = uvicorn.Config(
         reload or app,
         access_log=False,
         factory=reload is not None,
-        forwarded_allow_ips=list(mine.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         log_config=None,
         proxy_headers=True,
         reload=reload is not None,
         reload_dirs=[str(Path(__file__).parents[1])] if reload else None,
         server_header=False,
-        timeout_graceful_shutdown=GRACE,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    listener = _listen(mine.host, mine.port)
+    listener = _listen(settings.host, settings.port)
     if reload:
-        _say_serving(listener, mine.environment)
+        _log_address(listener, settings.environment)
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
         return
-    server = DrainServer(config, state_of(app), mine.drain)
+    server = DrainServer(config, state_of(app), settings.drain)
     try:
         server.run(sockets=[listener])
         structlog.get_logger("server").info("stopped")
     except SystemExit:
-        print("the start failed; the lines above say why", file=sys.stderr)
+        print("the start failed; see the lines above", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def _say_serving(listener: socket.socket, environment: str) -> None:
-    """Write the line that a person looks for."""
+def _log_address(listener: socket.socket, environment: str) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     structlog.get_logger("server").info("serving", url=f"http://{address}:{port}", environment=environment)

@@ -35,18 +35,18 @@ class RealInProduction:
     """Marks a setting that is required in production.
 
     Args:
-        like: An example value.
+        example: An example value.
         embedded: Prefixes of values that production refuses, for example `sqlite:`.
         optional: Whether `off` is allowed, an explicit choice. Such a setting needs the annotation `OrOff` as well.
     """
 
-    like: str
+    example: str
     embedded: tuple[str, ...] = ()
     optional: bool = False
 
     def advice(self, name: str) -> str:
-        """What to type for a setting of that name."""
-        return f"for example {name}={self.like}" + (", or off" if self.optional else "")
+        """Return an example for a setting of that name."""
+        return f"for example {name}={self.example}" + (", or off" if self.optional else "")
 
 
 class RoomSettings(BaseSettings):
@@ -56,7 +56,7 @@ class RoomSettings(BaseSettings):
 
     environment: Literal["local", "test", "staging", "production"] = "local"
     git_commit: str = "unknown"  # set by the build
-    _store: Any = PrivateAttr(default=None)  # what `open_store` gave
+    _store: Any = PrivateAttr(default=None)  # the result of `open_store`
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -64,13 +64,13 @@ class RoomSettings(BaseSettings):
             return
         except ValidationError as error:
             title, found = error.title, error.errors(include_input=False, include_url=False)
-        # raised again without the values: pydantic's own error keeps each wrong value for `errors()`
+        # raised again without the values: the error of pydantic contains each wrong value
         wrong: Any = [{"type": PydanticCustomError(e["type"], e["msg"]), "loc": e["loc"], "input": None} for e in found]
         raise ValidationError.from_exception_data(title, wrong, hide_input=True)
 
     @classmethod
     def given(cls) -> dict[str, Any]:
-        """The values that the environment and `.env` say, unchecked."""
+        """Return the values from the environment and `.env`, unchecked."""
         return {**DotEnvSettingsSource(cls, _env_file(cls))(), **EnvSettingsSource(cls)()}
 
     @classmethod
@@ -78,8 +78,8 @@ class RoomSettings(BaseSettings):
         """Open the source of secrets and read it once; the room `secrets` overrides this."""
         return None
 
-    def keep(self, store: Any) -> None:
-        """Keep the store for the room `secrets`."""
+    def attach_store(self, store: Any) -> None:
+        """Save the store for the room `secrets`."""
         self._store = store
 
 
@@ -88,7 +88,7 @@ class ConfigurationError(Exception):
 
 
 class SourceUnavailable(Exception):
-    """A source of settings cannot be reached now; the text says why, without secrets."""
+    """A source of settings cannot be reached now; the text gives the reason, without secrets."""
 
 
 S = TypeVar("S", bound=RoomSettings)
@@ -139,7 +139,7 @@ def load(kind: type[S], **values: Any) -> S:
         store = kind.open_store(given)
         secrets = {name: value for name, value in store.values.items() if name not in given} if store else {}
         settings = kind(**secrets, **values)
-        settings.keep(store)
+        settings.attach_store(store)
         refused = list(_refusals(settings))
     except ValidationError as error:
         refused = [f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
@@ -148,7 +148,7 @@ def load(kind: type[S], **values: Any) -> S:
     except ConfigurationError as error:
         refused = list(error.args)
     except SourceUnavailable as error:
-        print(f"configuration away: {error}", file=sys.stderr)
+        print(f"configuration unavailable: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     if not refused:
         return settings
@@ -177,4 +177,4 @@ def _refusals(settings: RoomSettings) -> Iterator[str]:
         elif rule and any(str(t).startswith(rule.embedded) for t in texts if rule.embedded):
             yield f"{name.upper()}: not allowed in production, {rule.advice(name.upper())}"
         elif given and any(isinstance(t, str) and _PLACEHOLDER.search(t) for t in texts):
-            yield f"{name.upper()}: contains a placeholder, type the real value"
+            yield f"{name.upper()}: contains a placeholder; set the real value"

@@ -1,6 +1,6 @@
-"""What rooms offer each other, as one typed object: `None` where a room is absent.
+"""What the rooms offer to each other, as one typed object: a field is `None` if its room is absent.
 
-Rooms do not import one another, so each can be read, replaced or removed alone.
+Rooms do not import each other, so each can be read, replaced or removed on its own.
 """
 
 import asyncio
@@ -17,39 +17,39 @@ from starlette.types import ASGIApp, Scope
 from .settings import RoomSettings
 
 Json = Mapping[str, Any]
-Headers = list[tuple[bytes, bytes]]  # as ASGI has them
+Headers = list[tuple[bytes, bytes]]  # as in ASGI
 T = TypeVar("T")
-# Asked every few seconds, by address, by whoever starts and balances: neither traffic nor news.
+# Requested every few seconds by orchestrators and load balancers, by IP address: no metrics, no host check.
 PROBES = {"/livez", "/readyz"}
-# Asked as often; also by an open page of a developer, who wants to read the log beside it.
+# The probes, and the polling of an open /__dev__ page: no traces, access lines at level debug.
 QUIET = {*PROBES, "/__dev__/data"}
-# https://opentelemetry.io/docs/specs/semconv/http/http-spans/: what else clients make up is one name, `_OTHER`.
+# https://opentelemetry.io/docs/specs/semconv/http/http-spans/: any other method is recorded as `_OTHER`.
 METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", "WEBSOCKET"}
 
 
 class NotReady(Exception):
-    """A required part cannot do its work; the text says why, for people and without secrets."""
+    """A required part does not work; the text gives the reason for people, without secrets."""
 
 
 class Database(Protocol):
     """The room `db`."""
 
     def begin(self) -> AbstractAsyncContextManager[Any]:
-        """Open a transaction: commits at the end, rolls back on an error. The value is SQLAlchemy's `AsyncSession`."""
+        """Open a transaction: commits at the end, rolls back on an error. Yields SQLAlchemy's `AsyncSession`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachePolicy(Generic[T]):
-    """How values of one kind are cached: a constant of the feature that they belong to.
+    """How values of one kind are cached: a constant of the feature that caches them.
 
     Args:
-        name: In keys, metrics and spans, as in `item`.
-        kind: What a value is: all that pydantic writes as JSON and reads again. Another shape means other keys, so
-            that old and new code, side by side in a release, never read each other's values.
-        seconds: How long a value is fresh, give or take a tenth: not all of them end at once.
-        stale_seconds: How much longer it may stand in while its source fails.
-        private: Whether a value belongs to one principal. Then each call has to say whose it is.
-        lock: Whether one process at a time asks the source, and the others wait for its value.
+        name: Used in keys, metrics and spans, for example `item`.
+        kind: The type of the values: anything that pydantic can write as JSON and read again. Its schema is part of
+            the key, so that old and new code never read each other's values during a release.
+        seconds: How long a value is fresh, plus or minus 10 %, so that values do not all expire at once.
+        stale_seconds: How much longer a value may be returned while its source fails.
+        private: Whether a value belongs to one principal; then each call needs `principal`.
+        lock: Whether only one process at a time loads a value, while the others wait for it.
     """
 
     name: str
@@ -60,13 +60,13 @@ class CachePolicy(Generic[T]):
     lock: bool = False
 
     def key(self, key: str, principal: str | None) -> bytes:
-        """What a value is found by: its key, and whose it is.
+        """Return the cache key of a value: its own key and its principal.
 
         Raises:
-            ValueError: The policy is private, and nobody is named.
+            ValueError: The policy is private, and `principal` is missing.
         """
         if self.private and not principal:
-            raise ValueError(f"values of {self.name!r} are private: say whose, by `principal`")
+            raise ValueError(f"values of {self.name!r} are private: principal is required")
         return orjson.dumps([key, principal])
 
 
@@ -79,39 +79,39 @@ class Cache(Protocol):
     async def get_or_load(
         self, policy: CachePolicy[T], key: str, load: Load[T], *, tags: Iterable[str] = (), principal: str | None = None
     ) -> T | None:
-        """Give the value of a key from the cache, else from its source.
+        """Return a value from the cache, or load it from its source.
 
         Args:
-            policy: How values of this kind are kept.
-            key: Which of them.
-            load: Asks the source. Who comes meanwhile waits for the same call and gets the same object, so it must not
-                use what ends with a request, as a transaction does. None is no value, and is not kept.
-            tags: What the value is made of: `invalidate` takes these. The same key has always the same ones.
-            principal: Whose value it is; required where the policy is private.
+            policy: How values of this kind are cached.
+            key: Identifies the value.
+            load: Loads the value. Concurrent callers wait for the same call and get the same object, so it must not
+                use anything that ends with a request, such as a transaction. None means no value, and is not cached.
+            tags: What the value depends on, for `invalidate`. The same key always has the same tags.
+            principal: The owner of the value; required if the policy is private.
 
         Raises:
-            ValueError: The policy is private, and nobody is named.
+            ValueError: The policy is private, and `principal` is missing.
         """
 
     async def invalidate(self, *tags: str) -> None:
-        """Forget all values that have one of the tags, after the commit of what changed them. Never fails.
+        """Remove all values that have one of the tags; call it after the commit of the change. Never raises.
 
         Without tags it does nothing.
         """
 
 
 class NoCache:
-    """What stands where the cache is off, or its room is gone: every value comes from its source."""
+    """The cache if it is off or its room is absent: every value is loaded from its source."""
 
     async def get_or_load(
         self, policy: CachePolicy[T], key: str, load: Load[T], *, tags: Iterable[str] = (), principal: str | None = None
     ) -> T | None:
-        """Ask the source; a private value has to name its principal here, too."""
+        """Load the value; `principal` is required for private values here, too."""
         policy.key(key, principal)
         return await load()
 
     async def invalidate(self, *tags: str) -> None:
-        """There is nothing to forget."""
+        """Do nothing."""
 
 
 class Idempotency(Protocol):
@@ -120,10 +120,10 @@ class Idempotency(Protocol):
     async def once(
         self, session: Any, scope: str, key: str, request: Json, make: Callable[[], Awaitable[Json]]
     ) -> Json:
-        """Make a result once per `scope` and `key`; repeat it for the same request.
+        """Create a result once per `scope` and `key`; return it again for the same request.
 
         Raises:
-            ServiceError: The key came before with another request (422).
+            ServiceError: The key was already used with another request (422).
         """
 
 
@@ -131,26 +131,26 @@ class Secrets(Protocol):
     """The room `secrets`."""
 
     def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
-        """Have `call` told each new value of a setting, such as `database_url`, while requests run."""
+        """Register `call` for each new value of a setting, such as `database_url`, while the service runs."""
 
 
 class ErrorReports(Protocol):
     """The room `errors`."""
 
     def logged(self, event: Json) -> None:
-        """Report what was logged as an error, its exception among it."""
+        """Report an event that was logged as an error, with its exception if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric that a room registers, read whenever metrics are exported.
+    """A metric that a room registers; it is read at each export.
 
     Args:
-        name: After the semantic conventions of OpenTelemetry.
-        unit: In UCUM, as in `s` or `{connection}`.
+        name: Follows the semantic conventions of OpenTelemetry.
+        unit: In UCUM, for example `s` or `{connection}`.
         description: One sentence.
-        read: Gives each value with its attributes; called in the thread that exports.
-        kind: Whether the value only grows, can be added up over instances, or neither.
+        read: Returns each value with its attributes; called in the exporter's thread.
+        kind: A counter only grows, an up_down_counter can be summed over instances, a gauge neither.
     """
 
     name: str
@@ -162,10 +162,10 @@ class Metric:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request and its response, as far as known: made by the door, read by several rooms.
+    """One request and its response so far: created by the door, read by several rooms.
 
-    Ids are those of W3C Trace Context, in hex. `span_id` is empty where there is no span: telemetry is off, or the
-    request is not sampled.
+    Ids follow W3C Trace Context, in hex. `span_id` is empty if there is no span: telemetry is off, or the request is
+    not sampled.
     """
 
     scope: Scope
@@ -181,18 +181,18 @@ class RequestContext:
     sent: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
-    notes: dict[type[Any], Any] = field(default_factory=dict)  # what a room notes for itself, by a class of its own
-    matched: str | None = None  # the route, once somebody has asked
+    notes: dict[type[Any], Any] = field(default_factory=dict)  # private data of a room, by a class of that room
+    matched: str | None = None  # the route, after its first lookup
 
     @property
     def method(self) -> str:
-        """The method, `WEBSOCKET` or `_OTHER`: as many names as this says, whatever a client sends."""
+        """The method, `WEBSOCKET`, or `_OTHER`, so that clients cannot create new metric series."""
         method: str = self.scope.get("method", "WEBSOCKET")
         return method if method in METHODS else "_OTHER"
 
     @property
     def route(self) -> str | None:
-        """The template of the route, as in `/v1/items/{item_id}`, joined over mounts; None if there was none."""
+        """The template of the route, for example `/v1/items/{item_id}`, including mounts; None if no route matched."""
         self.matched = self.matched or self.state.route_of(self.scope)
         return self.matched
 
@@ -215,14 +215,14 @@ class State:
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
     secrets: Secrets | None = None
-    traced: ASGIApp | None = None  # where sampled requests go, unless FastAPI makes their spans itself
+    traced: ASGIApp | None = None  # serves sampled requests, unless FastAPI creates their spans itself
     route_of: Callable[[Scope], str | None] = lambda scope: None
-    metrics: list[Metric] = field(default_factory=list)  # told to `telemetry` before the service starts
-    own: dict[type[Any], Any] = field(default_factory=dict)  # what a room keeps for itself, by a class of its own
+    metrics: list[Metric] = field(default_factory=list)  # exported by `telemetry`; complete before the service starts
+    own: dict[type[Any], Any] = field(default_factory=dict)  # private data of a room, by a class of that room
     readiness: dict[str, Readiness] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)  # told each line of the log, after redaction
-    spans: list[Any] = field(default_factory=list)  # exporters of OpenTelemetry: given each span, after redaction
-    flushes: list[Callable[[], object]] = field(default_factory=list)  # called last and together; they may block
+    lines: list[Line] = field(default_factory=list)  # called with each log line, after redaction
+    spans: list[Any] = field(default_factory=list)  # OpenTelemetry exporters: get each span, after redaction
+    flushes: list[Callable[[], object]] = field(default_factory=list)  # called last and concurrently; may block
 
 
 def state_of(app: FastAPI) -> State:
@@ -231,6 +231,6 @@ def state_of(app: FastAPI) -> State:
 
 
 def release_of(app: FastAPI) -> str:
-    """What runs, as in `orders@1.2.0+4f3c2b1`: the name under which every backend files what it gets from here."""
+    """The running release, for example `orders@1.2.0+4f3c2b1`: the same name in all telemetry and error reports."""
     commit = state_of(app).settings.git_commit
     return f"{app.title}@{app.version}" + (f"+{commit}" if commit != "unknown" else "")

@@ -1,4 +1,4 @@
-"""Runs blocking calls in threads that die with the process: a server that hangs stops neither the loop nor the exit."""
+"""Runs blocking calls in daemon threads, so that a hanging server blocks neither the event loop nor the exit."""
 
 import asyncio
 import threading
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 async def in_thread(call: Callable[[], T], seconds: float | None = None) -> T:
-    """Wait for a blocking call.
+    """Run a blocking call in a thread and wait for its result.
 
     Args:
         call: What to run.
-        seconds: How long to wait; then the thread continues without anybody who waits.
+        seconds: How long to wait; after that the thread continues and its result is ignored.
 
     Raises:
-        TimeoutError: The call takes longer.
-        Exception: What it raises itself.
+        TimeoutError: The call took longer.
+        Exception: Whatever the call raises.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()

@@ -1,4 +1,4 @@
-"""What can be wrong with an item."""
+"""The errors of items."""
 
 from uuid import UUID
 
@@ -6,7 +6,7 @@ from ...platform.problems import NotFound
 
 
 class ItemNotFound(NotFound):
-    """No item has that id."""
+    """There is no item with that id."""
 
     def __init__(self, item_id: UUID) -> None:
         super().__init__(f"There is no item {item_id}.", code="item-not-found")

@@ -12,19 +12,19 @@ from .store import ItemStore, open_store
 
 router = APIRouter(prefix="/v1/items", tags=["items"])
 
-# The transaction ends before the answer is sent: what a client was told is stored.
+# The transaction ends before the response is sent: what the response confirms is stored.
 Store = Annotated[ItemStore, Depends(open_store, scope="function")]
-# Copies are kept and asked about each time: never old, and cheap where nothing has changed. `s_maxage=60` would let a
-# CDN answer alone; what is written is purged there by tag.
-kept = HttpPolicy(tags=("items",))
+# Clients and CDNs store responses and revalidate them each time: never stale, and cheap if nothing has changed. With
+# `s_maxage=60` a CDN would respond without revalidation; writes purge it by tag.
+cached = HttpPolicy(tags=("items",))
 changes = Invalidates("items")
 
 
 @router.get("")
-@kept
+@cached
 async def list_items(
     store: Store,
-    cursor: Annotated[UUID | None, Query(description="From `next` of the page before.")] = None,
+    cursor: Annotated[UUID | None, Query(description="The value of `next` on the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:
     """List the items, newest first."""
@@ -39,7 +39,7 @@ async def create_item(store: Store, new: NewItem, key: IdempotencyKey = None) ->
 
 
 @router.get("/{item_id}")
-@kept
+@cached
 async def read_item(store: Store, item_id: UUID) -> Item:
     """Read one item."""
     return await service.read(store, item_id)

@@ -1,4 +1,4 @@
-"""What clients send and get."""
+"""The request and response bodies."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,27 +10,27 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool | str):
-        raise ValueError("type a number")
+        raise ValueError("must be a number")
     return value
 
 
-# JSON has one kind of number, so 3.0 is 3; but neither is true 1, nor "3" a number.
+# In JSON 3.0 is the integer 3; but true is not 1, and "3" is not a number.
 NUMBER = BeforeValidator(_number)
 
-# NUL has no place in a text, and PostgreSQL refuses it.
+# PostgreSQL rejects NUL in a text.
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="A retry with the same key gives the first result again and makes nothing new.",
+        description="A retry with the same key returns the first result and creates nothing.",
         pattern=r"^[\x21-\x7e]{1,255}$",
     ),
 ]
 
 
 class NewItem(BaseModel):
-    """What a client says of an item."""
+    """The fields of an item that clients set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,7 +48,7 @@ class Item(NewItem):
 
 
 class Page(BaseModel):
-    """Some items, newest first."""
+    """A page of items, newest first."""
 
     items: list[Item]
     next: Annotated[UUID | None, Field(description="The `cursor` of the next page; null on the last one.")]

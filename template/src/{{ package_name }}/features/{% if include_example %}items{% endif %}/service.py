@@ -1,4 +1,4 @@
-"""What can be done with items; knows neither HTTP nor SQL."""
+"""The operations on items; uses neither HTTP nor SQL."""
 
 import secrets
 import time
@@ -11,7 +11,7 @@ from .store import ItemStore
 
 
 def new_id() -> UUID:
-    """An id that sorts by its time (UUID version 7, RFC 9562 section 5.7): pages and indexes follow it."""
+    """Create an id that sorts by time, for pages and indexes (UUID version 7, RFC 9562 section 5.7)."""
     stamp = time.time_ns() // 1_000_000
     number = (stamp << 80) | secrets.randbits(80)
     number = number & ~(0xF << 76) | (0x7 << 76)
@@ -19,14 +19,14 @@ def new_id() -> UUID:
 
 
 async def page(store: ItemStore, cursor: UUID | None, limit: int) -> Page:
-    """The items after `cursor`, newest first."""
+    """Return a page of the items after `cursor`, newest first."""
     found = await store.before(cursor, limit + 1)
     items = found[:limit]
     return Page(items=items, next=items[-1].id if len(found) > limit else None)
 
 
 async def create(store: ItemStore, new: NewItem, key: str | None) -> Item:
-    """Make an item; with a key at most once."""
+    """Create an item; with a key at most once."""
     if key is None:
         return await store.add(new_id(), new)
 
@@ -37,10 +37,10 @@ async def create(store: ItemStore, new: NewItem, key: str | None) -> Item:
 
 
 async def read(store: ItemStore, item_id: UUID) -> Item:
-    """One item.
+    """Return one item.
 
     Raises:
-        ItemNotFound: There is none.
+        ItemNotFound: There is no such item.
     """
     if item := await store.cached(item_id):
         return item
@@ -48,10 +48,10 @@ async def read(store: ItemStore, item_id: UUID) -> Item:
 
 
 async def get_for_update(store: ItemStore, item_id: UUID) -> Item:
-    """One item as it is stored now; nobody else changes it before this transaction ends.
+    """Return one item as it is stored now, locked until this transaction ends.
 
     Raises:
-        ItemNotFound: There is none.
+        ItemNotFound: There is no such item.
     """
     if item := await store.get_for_update(item_id):
         return item
@@ -59,10 +59,10 @@ async def get_for_update(store: ItemStore, item_id: UUID) -> Item:
 
 
 async def replace(store: ItemStore, item_id: UUID, new: NewItem) -> Item:
-    """Give an item new contents.
+    """Replace the contents of an item.
 
     Raises:
-        ItemNotFound: There is none.
+        ItemNotFound: There is no such item.
     """
     if item := await store.put(item_id, new):
         return item
@@ -70,10 +70,10 @@ async def replace(store: ItemStore, item_id: UUID, new: NewItem) -> Item:
 
 
 async def delete(store: ItemStore, item_id: UUID) -> None:
-    """Remove an item.
+    """Delete an item.
 
     Raises:
-        ItemNotFound: There is none.
+        ItemNotFound: There is no such item.
     """
     if not await store.remove(item_id):
         raise ItemNotFound(item_id)
