@@ -77,9 +77,9 @@ def test_make_check_is_green_with_default_answers(project: Project, check: Check
         ),
         (
             Edit("src/my_service/features/items/store.py", "String(100)", "String(100), index=True"),
-            "test_migrations_go_up",
+            "test_migrations_run_up",
         ),
-        (Body("migrations.platform:downgrade", "op.get_bind()"), "test_migrations_go_up"),
+        (Body("migrations.platform:downgrade", "op.get_bind()"), "test_migrations_run_up"),
     ],
     ids=["format", "lint", "types", "promises", "tests", "drift", "downgrade"],
 )

@@ -1,1 +1,1 @@
-"""What writes the emitted files of observability/ that are made, not typed."""
+"""Generates the dashboards and SLO alerts in template/observability/."""

@@ -1,4 +1,4 @@
-"""Writes what is made in template/observability/: the dashboards, and the alerts that follow the default slo.yaml.
+"""Writes the dashboards, and the alerts of the default slo.yaml, into template/observability/.
 
 Usage: python -m scripts.observability
 """
@@ -16,22 +16,22 @@ NAMES = {"project_slug": "slug-of-nobody", "github_user": "owner-of-nobody"}
 
 
 def alerts() -> str:
-    """The template of alerts.yaml: typed down to the mark, and below it what the emitted script makes of slo.yaml."""
-    typed = (ROOT / FOLDER / "alerts.yaml.jinja").read_text()
+    """The template of alerts.yaml: as it is down to the mark, and below it what the emitted script generates."""
+    template_text = (ROOT / FOLDER / "alerts.yaml.jinja").read_text()
     with TemporaryDirectory() as folder:
         template = Path(folder) / "template"
         template.mkdir()
         service = render(export(template), Path(folder) / "service", **NAMES)
         subprocess.run([sys.executable, "scripts/alerts.py"], cwd=service, check=True)
-        made = (service / "observability/alerts.yaml").read_text()
+        generated = (service / "observability/alerts.yaml").read_text()
     for name, text in NAMES.items():
-        made = made.replace(text, f"{{{{ {name} }}}}")
-    mark = next(line for line in typed.splitlines(keepends=True) if line.startswith("  # --- below"))
-    return typed.partition(mark)[0] + mark + made.partition(mark)[2]
+        generated = generated.replace(text, f"{{{{ {name} }}}}")
+    mark = next(line for line in template_text.splitlines(keepends=True) if line.startswith("  # --- below"))
+    return template_text.partition(mark)[0] + mark + generated.partition(mark)[2]
 
 
 def pages() -> dict[Path, str]:
-    """Each made file with its text."""
+    """Each generated file with its text."""
     found = {FOLDER / "dashboards" / f"{each.name}.json.jinja": each.template() for each in DASHBOARDS}
     return {**found, FOLDER / "alerts.yaml.jinja": alerts()}
 

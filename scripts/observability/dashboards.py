@@ -1,6 +1,6 @@
-"""The two emitted dashboards for Grafana: what is in them, and the compact JSON that a template holds.
+"""The two emitted Grafana dashboards, and the compact JSON of their templates.
 
-One panel is one line: a changed query is a changed line. Only what Grafana has no default for is written.
+Each panel is one line, so that a changed query is one changed line. Values that equal Grafana's defaults are omitted.
 """
 
 import json
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# Jinja of the emitted file: Grafana's own {{label}} stands beside it, so everything else is raw.
+# Jinja of the emitted file; everything else is raw, because Grafana also uses {{label}}.
 SLUG = "{% endraw %}{{ project_slug }}{% raw %}"
 UID = SLUG.replace("project_slug", "project_slug[:32]")  # Grafana takes 40 characters
 DATABASE = "{%- if database == 'postgresql' %}"
@@ -30,7 +30,7 @@ class Panel:
     kind: str = "timeseries"
     about: str = ""
     exemplars: bool = False
-    lines: tuple[tuple[str, float], ...] = ()  # colour from value on
+    lines: tuple[tuple[str, float], ...] = ()  # colour and the value from which it applies
     most: float | None = None
     jinja: str = ""
 
@@ -134,7 +134,7 @@ def per_second(series: str, *more: str) -> str:
 
 
 def share(bad: str, every: str) -> str:
-    """The part that is bad: without bad ones 0, not no data."""
+    """The share of bad requests; 0 instead of no data if there are none."""
     return f"({bad} or 0 * {every}) / {every}"
 
 
@@ -143,7 +143,7 @@ def quantile(part: str, *by: str) -> str:
 
 
 def by_version(rate: str, *labels: str) -> str:
-    """Only target_info knows the version: joined to what an instance counts, over push and pull alike."""
+    """Join a rate with target_info, the only metric with the version; works for push and pull."""
     kept = ", ".join(["job", "instance", *labels])
     versions = f"group by (job, instance, service_version) (target_info{{{JOB}}})"
     total = ", ".join(["service_version", *labels])
@@ -175,11 +175,11 @@ RED = Row(
             "Latency of all routes",
             tuple((quantile(part), name) for part, name in (("0.5", "p50"), ("0.95", "p95"), ("0.99", "p99"))),
             "s",
-            about="The dots are traces of single requests; they come with OTLP only.",
+            about="Dots are traces of single requests; only OTLP exports them.",
             exemplars=True,
         ),
         Panel(
-            "Answers by status",
+            "Responses by status",
             (
                 (
                     f"sum by (http_response_status_code) ({per_second('count')})",
@@ -193,17 +193,17 @@ RED = Row(
 )
 CORES = f"sum by (instance) (rate(process_cpu_time_seconds_total{{{JOB}}}[$__rate_interval]))"
 RUNTIME = Row(
-    "Runtime, of the average and the worst instance",
+    "Runtime: average and worst instance",
     (
         Panel(
             "CPU cores",
-            ((f"avg({CORES})", "average"), (f"max({CORES})", "most")),
+            ((f"avg({CORES})", "average"), (f"max({CORES})", "maximum")),
             lines=(("green", 0), ("red", 0.8)),
-            about="A process uses one core at most.",
+            about="A process uses at most one core.",
         ),
         Panel(
             "Event-loop lag",
-            ((f"max(process_event_loop_lag_seconds{{{JOB}}})", "most"),),
+            ((f"max(process_event_loop_lag_seconds{{{JOB}}})", "maximum"),),
             "s",
             lines=(("green", 0), ("red", 0.1)),
         ),
@@ -211,11 +211,11 @@ RUNTIME = Row(
             "Memory",
             (
                 (f"avg(process_memory_usage_bytes{{{JOB}}})", "average"),
-                (f"max(process_memory_usage_bytes{{{JOB}}})", "most"),
+                (f"max(process_memory_usage_bytes{{{JOB}}})", "maximum"),
             ),
             "bytes",
         ),
-        Panel("Open files", ((f"max(process_unix_file_descriptor_count{{{JOB}}})", "most"),)),
+        Panel("Open files", ((f"max(process_unix_file_descriptor_count{{{JOB}}})", "maximum"),)),
         Panel(
             "CPU cores in two weeks, at this week's growth",
             (
@@ -237,12 +237,12 @@ DEPENDENCIES = Row(
                     f"sum by (db_client_connection_state) (db_client_connection_count{{{JOB}}})",
                     "{{db_client_connection_state}}",
                 ),
-                (f"sum(db_client_connection_max{{{JOB}}})", "at most"),
+                (f"sum(db_client_connection_max{{{JOB}}})", "maximum"),
             ),
             jinja=DATABASE,
         ),
         Panel(
-            "Use of the fullest pool",
+            "Highest use of a pool",
             (
                 (
                     f"max by ({POOL}) (sum by (instance, {POOL}) (db_client_connection_count{{{JOB}, "
@@ -296,9 +296,9 @@ WINDOW: Json = {
     "query": "30d,28d,7d",
     "current": {"text": "30d", "value": "30d"},
 }
-PROMISES = (
+OBJECTIVES = (
     Row(
-        "Promises",
+        "Objectives",
         (
             Panel(
                 "Error budget left",
@@ -309,14 +309,14 @@ PROMISES = (
                 most=1,
             ),
             Panel(
-                "Kept in the window",
+                "Achieved in the window",
                 (
                     (
                         f"1 - sum_over_time(slo:bad:rate5m{{{SLO}}}[$window])"
                         f" / sum_over_time(slo:requests:rate5m{{{SLO}}}[$window])",
                         "{{slo}}",
                     ),
-                    (f"slo:objective{{{SLO}}}", "{{slo}} promised"),
+                    (f"slo:objective{{{SLO}}}", "{{slo}} objective"),
                 ),
                 "percentunit",
                 kind="stat",
@@ -329,7 +329,7 @@ PROMISES = (
         ),
     ),
     Row(
-        "How fast the budget goes (1: it lasts the window exactly)",
+        "Burn rate (1: the budget lasts the window exactly)",
         tuple(
             Panel(f"Over {' and '.join(windows)}", tuple(map(burn, windows)), lines=(("green", 0), ("red", line)))
             for windows, line in ((("5m", "1h"), 14.4), (("30m", "6h"), 6.0), (("6h", "3d"), 1.0))
@@ -345,5 +345,5 @@ PROMISES = (
 )
 DASHBOARDS = (
     Dashboard("service", "service", (RED, RUNTIME, DEPENDENCIES, CANARY)),
-    Dashboard("slo", "promises and error budget", PROMISES, (WINDOW,)),
+    Dashboard("slo", "objectives and error budget", OBJECTIVES, (WINDOW,)),
 )

@@ -1,5 +1,5 @@
-"""The readiness check: drives the running service through eleven areas and shows what was seen.
+"""The readiness check: sends requests to the running service, checks eleven areas and reports the evidence.
 
-It stands beside the service and imports nothing of it: what it knows, it has from answers, like any other client.
-`engine` runs the checks of `checks/`, `report` is what they found, `render` and `page` show it.
+It imports nothing of the service, so that it can also check one that runs elsewhere.
+`engine` runs the checks in `checks/`, `report` has their outcomes, `render` and `page` display them.
 """

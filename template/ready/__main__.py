@@ -8,18 +8,18 @@ import typer
 
 
 def ready(
-    url: Annotated[str, typer.Option(help="Where the service answers.")] = "",
+    url: Annotated[str, typer.Option(help="URL of the service.")] = "",
     profile: Annotated[
-        Literal["local", "production"] | None, typer.Option(help="By which measure; by default the address decides.")
+        Literal["local", "production"] | None, typer.Option(help="Which rules apply; by default the URL decides.")
     ] = None,
-    area: Annotated[list[str] | None, typer.Option(help="Only this area; may be repeated.")] = None,
-    drill: Annotated[bool, typer.Option("--drill", help="Also run what starts or breaks something.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Write to production, and drill it.")] = False,
+    area: Annotated[list[str] | None, typer.Option(help="Check only this area; repeatable.")] = None,
+    drill: Annotated[bool, typer.Option("--drill", help="Also run checks that start or break something.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow writes and drills in production.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    junit: Annotated[Path | None, typer.Option(help="Write the report as JUnit's XML, too.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as a page, too.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the report as JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the report as an HTML page.")] = None,
 ) -> None:
-    """Look at the running service, area by area, and show the evidence."""
+    """Check the running service, area by area, and show the evidence."""
     try:
         from . import command
     except ModuleNotFoundError as error:

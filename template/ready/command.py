@@ -1,4 +1,4 @@
-"""One run, from the options to the exit code."""
+"""One run of `ready`, from the options to the exit code."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ from .report import AREAS, Outcome, Report
 
 EXIT_UNKNOWN = 2
 RUNS = Path(".ready")
-PAGE = RUNS / "last.html"  # which `/__dev__` shows
+PAGE = RUNS / "last.html"  # `/__dev__` links to it
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -33,15 +33,15 @@ def run(
     junit: Path | None,
     html: Path | None,
 ) -> int:
-    """Look, show what was seen, and keep it.
+    """Run the checks, show the report and save it.
 
     Returns:
-        0 all proven, 1 a gap, 2 something could not be looked at.
+        0 all proven, 1 a gap, 2 a check could not run.
     """
     try:
         host = urlsplit(url).hostname
         found = Report({}, url, profile or ("local" if host in LOOPBACK else "production"), "", "")
-        asyncio.run(_look(found, areas, drill=drill, yes=yes, quiet=as_json))
+        asyncio.run(_run_checks(found, areas, drill=drill, yes=yes, quiet=as_json))
         if as_json:
             print(found.as_json())
         else:
@@ -56,7 +56,7 @@ def run(
         return EXIT_UNKNOWN
 
 
-async def _look(found: Report, areas: list[str], *, drill: bool, yes: bool, quiet: bool) -> None:
+async def _run_checks(found: Report, areas: list[str], *, drill: bool, yes: bool, quiet: bool) -> None:
     settings = config.load(Path("ready.toml"))
     checks = list(engine.find())
     _known([each.check for each in settings.waivers], [each.name for each in checks], "check")
@@ -74,20 +74,20 @@ async def _look(found: Report, areas: list[str], *, drill: bool, yes: bool, quie
             found.outcomes = await engine.run(chosen, probe, drill=drill, yes=yes, done=done)
     missing = engine.without_checks(settings, checks)
     found.outcomes += [each for each in missing if not areas or each.area in areas]
-    where = links.explained(Path(".copier-answers.yml"))
+    link_of = links.docs_links(Path(".copier-answers.yml"))
     for each in found.outcomes:
-        each.link = where(each)
+        each.link = link_of(each)
     found.seconds = round(time.monotonic() - began, 3)
     report.compare(found, RUNS)
     try:
-        report.keep(found, RUNS)
+        report.save(found, RUNS)
         PAGE.write_text(page.html(found), encoding="utf-8")
     except OSError as error:
-        print(f"ready: this run is not kept: {error}", file=sys.stderr)
+        print(f"ready: this report is not saved: {error}", file=sys.stderr)
 
 
 def _ignore(outcome: Outcome) -> None:
-    """Say nothing while the run goes on."""
+    """Print no progress."""
 
 
 def _known(names: list[str], known: list[str], kind: str) -> None:
@@ -99,16 +99,16 @@ def _known(names: list[str], known: list[str], kind: str) -> None:
 
 async def _about(client: httpx2.AsyncClient, url: str) -> dict[str, str]:
     try:
-        answer = await client.get("/version")
-        about = answer.json() if answer.status_code == 200 else {}
+        response = await client.get("/version")
+        about = response.json() if response.status_code == 200 else {}
         if not {"name", "version", "commit", "environment"} <= about.keys():
-            raise ConfigurationError(f"{url}/version is not this service's: it answered {answer.status_code}")
+            raise ConfigurationError(f"{url}/version is not this service's: it returned {response.status_code}")
         return {str(key): str(value) for key, value in about.items()}
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
-        raise ConfigurationError(f"{url} is not an address; type one like http://127.0.0.1:8000") from None
+        raise ConfigurationError(f"{url} is not a URL; use one like http://127.0.0.1:8000") from None
     except httpx2.TransportError as error:
         raise ConfigurationError(
-            f"nothing answers at {url} ({error}); start it by `make dev`, or name it by --url"
+            f"no service responds at {url} ({error}); start it with `make dev`, or set --url"
         ) from None
     except (AttributeError, ValueError):
-        raise ConfigurationError(f"{url}/version is not this service's: it answered no JSON object") from None
+        raise ConfigurationError(f"{url}/version is not this service's: it returned no JSON object") from None

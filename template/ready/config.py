@@ -1,4 +1,4 @@
-"""What a run cannot find out by itself: `ready.toml`, every key of it known and checked."""
+"""The configuration of a run, `ready.toml`: what it cannot find out by itself. Unknown keys are errors."""
 
 import tomllib
 from collections.abc import Iterator
@@ -9,44 +9,44 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Path_ = Annotated[str, Field(pattern=r"^/")]
-Text = Annotated[str, Field(min_length=1)]
+UrlPath = Annotated[str, Field(pattern=r"^/")]
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class ConfigurationError(Exception):
-    """The run cannot begin; each line says what to type."""
+    """The run cannot begin; each line is one problem."""
 
 
-class Part(BaseModel):
+class Table(BaseModel):
     """A table of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Write(Part):
-    """How a row is made, found again and removed; `{marker}` is the run's, `{id}` comes from the first answer."""
+class Write(Table):
+    """How to create, read and delete a row; `{marker}` is the run's, `{id}` is from the first response."""
 
-    path: Path_
+    path: UrlPath
     body: dict[str, Any]
-    row: Path_
+    row: UrlPath
 
 
-class Routes(Part):
+class Routes(Table):
     """Routes of the service that do real work."""
 
-    read: Path_ | None = None
+    read: UrlPath | None = None
     write: Write | None = None
 
 
-class FarEnd(Part):
-    """A place where what the service sent can be looked for; its token comes from the environment."""
+class FarEnd(Table):
+    """A system that receives data from the service and can be queried; its token is in the environment."""
 
     url: Annotated[str, Field(pattern=r"^(https?|file|s3)://")]
     token_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
 
 
-class FarEnds(Part):
-    """The places."""
+class FarEnds(Table):
+    """All far ends."""
 
     traces: FarEnd | None = None
     metrics: FarEnd | None = None
@@ -56,22 +56,22 @@ class FarEnds(Part):
     forge: FarEnd | None = None
 
 
-class Thresholds(Part):
-    """What still counts as good."""
+class Thresholds(Table):
+    """The limits that a healthy service meets."""
 
     answer_seconds: Annotated[float, Field(gt=0)] = 1.0
 
 
-class Waiver(Part):
-    """A gap that somebody answers for, until a day."""
+class Waiver(Table):
+    """A gap that its owner accepts until a date."""
 
-    check: Text
-    reason: Text
-    owner: Text
+    check: NonEmpty
+    reason: NonEmpty
+    owner: NonEmpty
     expires: date
 
 
-class Config(Part):
+class Config(Table):
     """The whole file."""
 
     probe: Routes = Routes()
@@ -81,10 +81,10 @@ class Config(Part):
 
 
 def load(file: Path) -> Config:
-    """Read `ready.toml`; what it leaves out has defaults, and so has a file that is not there.
+    """Read `ready.toml`; missing keys have defaults, and so has a missing file.
 
     Raises:
-        ConfigurationError: It is not TOML, has a key that nobody knows or a value that does not fit: a line each.
+        ConfigurationError: It is not TOML, has an unknown key or an invalid value; one line each.
     """
     try:
         return Config.model_validate(tomllib.loads(file.read_text()))
@@ -96,7 +96,7 @@ def load(file: Path) -> Config:
 
 
 def nearest(name: str, known: Iterator[str] | list[str]) -> str:
-    """The end of a sentence about a name that is not known."""
+    """A suggestion to append to a message about an unknown name."""
     near = get_close_matches(name, list(known), 1, 0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -108,17 +108,17 @@ def _explain(error: ValidationError) -> Iterator[str]:
             *above, key = each["loc"]
             yield f"{place}: unknown key{nearest(str(key), list(_keys(above)))}"
         elif each["loc"][-1] == "token_variable":
-            yield f"{place}: type the name of an environment variable, as in TRACES_TOKEN, never the token itself"
+            yield f"{place}: use the name of an environment variable, such as TRACES_TOKEN, never the token itself"
         else:
             yield f"{place}: {each['msg']}"
 
 
 def _keys(above: list[int | str]) -> Iterator[str]:
-    """The keys that the table at a place may have."""
+    """The keys that a table may have."""
     kind: Any = Config
-    for step in above:
-        if isinstance(step, str):
-            annotation = kind.model_fields[step].annotation
+    for key in above:
+        if isinstance(key, str):
+            annotation = kind.model_fields[key].annotation
             inner = [annotation, *getattr(annotation, "__args__", ())]
-            kind = next(each for each in inner if isinstance(each, type) and issubclass(each, Part))
+            kind = next(each for each in inner if isinstance(each, type) and issubclass(each, Table))
     yield from kind.model_fields

@@ -1,8 +1,8 @@
-"""Runs the checks: concurrently, each within its time, and never green without having seen something.
+"""Runs the checks concurrently, each with a time limit; a check without evidence is never `proven`.
 
-A check is an async function that looks at the running service from outside and returns what it saw. It raises `Gap`
-where the promise does not hold, `NotApplicable` where there is none, `CannotCheck` where something is in the way;
-whatever else goes wrong means that it could not look, too.
+A check is an async function that tests the running service from outside and returns its evidence. It raises `Gap` if
+the promise is broken, `NotApplicable` if the service has no such part, `CannotCheck` if something prevents the check.
+Any other exception also means that the check could not run.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ Profile = Literal["local", "production"]
 
 
 class Verdict(Exception):
-    """A check that ends without evidence.
+    """Ends a check that cannot prove its promise.
 
     Args:
-        seen: What was seen instead.
+        seen: What the check found instead.
         step: What to do next, in one line.
     """
 
@@ -39,13 +39,13 @@ class Verdict(Exception):
 
 
 class Gap(Verdict):
-    """The promise does not hold."""
+    """The promise is broken."""
 
     status = Status.GAP
 
 
 class CannotCheck(Verdict):
-    """Something stands between the check and what it looks for."""
+    """Something prevents the check."""
 
     status = Status.UNKNOWN
 
@@ -58,14 +58,14 @@ class NotApplicable(Verdict):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One run, as a check sees it.
+    """What a check gets: the service and the run.
 
     Args:
-        client: Talks to the service; a path is enough.
-        marker: Unique to this run, to be looked for at the far end; fits into a header.
-        profile: By which measure the service is judged.
+        client: Sends requests to the service; a path is enough.
+        marker: Unique to this run, to search for at the far end; valid in a header.
+        profile: Which rules apply.
         config: `ready.toml`.
-        about: What `/version` says.
+        about: The response of `/version`.
     """
 
     client: httpx2.AsyncClient
@@ -76,45 +76,45 @@ class Probe:
 
     @property
     def production(self) -> bool:
-        """Whether production's rules hold."""
+        """Whether the rules of production apply."""
         return "production" in (self.profile, self.about.get("environment"))
 
 
-Look = Callable[[Probe], Awaitable[str]]
+CheckFunction = Callable[[Probe], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A promise and the function that looks whether it holds."""
+    """A promise and the function that checks it."""
 
     area: str
     name: str
     title: str
-    look: Look
+    function: CheckFunction
     effect: Effect
     seconds: float
 
 
-def check(area: str, *, effect: Effect = "reads", seconds: float = 10) -> Callable[[Look], Look]:
-    """Make a function a check; its docstring is the promise.
+def check(area: str, *, effect: Effect = "reads", seconds: float = 10) -> Callable[[CheckFunction], CheckFunction]:
+    """Make a function a check; the first line of its docstring is the promise.
 
     Args:
         area: One of `AREAS`, or a name of your own.
         effect: What it does to the service: `writes` needs `--yes` in production, `drill` always needs `--drill`.
-        seconds: The time that it may take.
+        seconds: Its time limit.
     """
 
-    def mark(look: Look) -> Look:
-        name = f"{area}.{look.__name__}"
-        title = (look.__doc__ or name).strip().splitlines()[0]
-        look.check = Check(area, name, title, look, effect, seconds)  # type: ignore[attr-defined]
-        return look
+    def mark(function: CheckFunction) -> CheckFunction:
+        name = f"{area}.{function.__name__}"
+        title = (function.__doc__ or name).strip().splitlines()[0]
+        function.check = Check(area, name, title, function, effect, seconds)  # type: ignore[attr-defined]
+        return function
 
     return mark
 
 
 def find() -> Iterator[Check]:
-    """The checks of every module in `checks/`, yours included.
+    """Find the checks of every module in `checks/`, yours included.
 
     Raises:
         ConfigurationError: A module cannot be imported.
@@ -133,25 +133,25 @@ def find() -> Iterator[Check]:
 async def run(
     checks: list[Check], probe: Probe, *, drill: bool, yes: bool, done: Callable[[Outcome], None]
 ) -> list[Outcome]:
-    """Look at everything that may be looked at.
+    """Run every check that is allowed.
 
     Args:
         checks: From `find`.
         probe: The service.
         drill: Whether drills may run.
-        yes: Whether production may be written to, and drilled.
-        done: Told of each outcome as it comes.
+        yes: Whether writes and drills are allowed in production.
+        done: Called with each outcome as soon as it is known.
     """
 
     async def one(each: Check) -> Outcome:
         outcome = Outcome(each.area, each.name, each.title, Status.NOT_RUN, "")
         began = time.perf_counter()
         if each.effect == "drill" and not drill:
-            outcome.seen, outcome.step = "a drill runs when asked for", "add --drill"
+            outcome.seen, outcome.step = "drills run on request only", "add --drill"
         elif each.effect != "reads" and probe.production and not yes:
-            outcome.seen, outcome.step = f"it {_does(each)}, and this is production", "add --yes if that is fine"
+            outcome.seen, outcome.step = f"it {_does(each)}, and this is production", "add --yes to allow it"
         else:
-            await _look(each, probe, outcome)
+            await _run_check(each, probe, outcome)
             outcome.seconds = round(time.perf_counter() - began, 3)
         _waive(outcome, probe.config.waivers)
         done(outcome)
@@ -164,30 +164,30 @@ def _does(each: Check) -> str:
     return "writes" if each.effect == "writes" else "is a drill"
 
 
-async def _look(each: Check, probe: Probe, outcome: Outcome) -> None:
+async def _run_check(each: Check, probe: Probe, outcome: Outcome) -> None:
     outcome.status = Status.UNKNOWN
     try:
         async with asyncio.timeout(each.seconds):
-            outcome.seen, outcome.status = await each.look(probe), Status.PROVEN
+            outcome.seen, outcome.status = await each.function(probe), Status.PROVEN
     except Verdict as verdict:
         outcome.seen, outcome.step, outcome.status = str(verdict), verdict.step, verdict.status
     except TimeoutError:
-        outcome.seen, outcome.step = f"no answer within {each.seconds:g} s", "look at the log of the service"
+        outcome.seen, outcome.step = f"no result within {each.seconds:g} s", "check the log of the service"
     except httpx2.TransportError as error:
         outcome.seen = f"the connection failed ({type(error).__name__})"
-        outcome.step = "look at the log of the service"
-    except Exception as error:  # a check that breaks has seen nothing
+        outcome.step = "check the log of the service"
+    except Exception as error:  # a check that fails has no evidence
         outcome.seen = f"the check failed ({type(error).__name__}: {error})"
-        outcome.step = f"mend {each.look.__module__}"
+        outcome.step = f"fix {each.function.__module__}"
     if outcome.status is Status.PROVEN and not outcome.seen:
-        outcome.seen, outcome.step, outcome.status = "the check shows no evidence", "return it", Status.UNKNOWN
+        outcome.seen, outcome.step, outcome.status = "the check returned no evidence", "return it", Status.UNKNOWN
 
 
 def without_checks(config: Config, checks: list[Check]) -> Iterator[Outcome]:
-    """An area that nobody looks at is a gap too."""
-    step = "`make update` brings checks once the template has them; until then waive the area by its name in ready.toml"
+    """Report each area without a check as a gap."""
+    step = "`make update` adds checks once the template has them; until then waive the area by its name in ready.toml"
     for area in (each for each in AREAS if each not in {each.area for each in checks}):
-        outcome = Outcome(area, area, AREAS[area], Status.GAP, "nothing looks at this area yet", step)
+        outcome = Outcome(area, area, AREAS[area], Status.GAP, "no check for this area yet", step)
         _waive(outcome, config.waivers)
         yield outcome
 

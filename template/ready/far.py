@@ -1,4 +1,4 @@
-"""The far end: what the service has sent is looked for where people will look for it."""
+"""Queries the far ends: the stores that receive what the service sends, such as traces and errors."""
 
 import asyncio
 import json
@@ -13,23 +13,23 @@ from .engine import CannotCheck
 
 
 async def find(end: FarEnd, path: str, wanted: str, seconds: float) -> tuple[str, float] | None:
-    """Ask until the answer holds what is wanted.
+    """Repeat a query until the response contains `wanted`.
 
     Args:
         end: From `ready.toml`.
-        path: What to ask of it, below its address.
-        wanted: Stands in the answer once it has arrived.
-        seconds: How long it may take.
+        path: Of the query, below the URL of the far end.
+        wanted: Text in the response once the data has arrived.
+        seconds: How long to wait.
 
     Returns:
-        The answer and after how many seconds it came; None if it did not come.
+        The response and the seconds until the data arrived; None if it did not arrive.
 
     Raises:
-        CannotCheck: As `ask`.
+        CannotCheck: As `fetch`.
     """
     began = time.monotonic()
     while True:
-        text = await ask(end, path)
+        text = await fetch(end, path)
         waited = time.monotonic() - began
         if wanted in text:
             return text, waited
@@ -38,11 +38,11 @@ async def find(end: FarEnd, path: str, wanted: str, seconds: float) -> tuple[str
         await asyncio.sleep(0.5)
 
 
-async def ask(end: FarEnd, path: str) -> str:
-    """Ask once.
+async def fetch(end: FarEnd, path: str) -> str:
+    """Send one query.
 
     Raises:
-        CannotCheck: The far end cannot be reached, or does not let us in.
+        CannotCheck: The far end is unreachable, or refuses access.
     """
     token = os.environ.get(end.token_variable or "", "")
     if end.token_variable and not token:
@@ -50,20 +50,20 @@ async def ask(end: FarEnd, path: str) -> str:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         async with httpx2.AsyncClient(headers=headers, timeout=10) as client:
-            answer = await client.get(end.url.rstrip("/") + path)
+            response = await client.get(end.url.rstrip("/") + path)
     except httpx2.TransportError as error:
-        raise CannotCheck(f"{end.url} does not answer ({error})", "start it, or mend its url in ready.toml") from None
-    if answer.status_code in (401, 403):
+        raise CannotCheck(f"{end.url} is unreachable ({error})", "start it, or fix its url in ready.toml") from None
+    if response.status_code in (401, 403):
         step = f"give {end.token_variable} a token that may read" if token else "name its token_variable in ready.toml"
-        raise CannotCheck(f"{end.url} answered {answer.status_code}", step)
-    return answer.text
+        raise CannotCheck(f"{end.url} returned {response.status_code}", step)
+    return response.text
 
 
 async def total(end: FarEnd, metric: str) -> float:
-    """The sum over a metric's series in Prometheus; 0 before the first sample.
+    """The sum of a metric's series in Prometheus; 0 before the first sample.
 
     Raises:
-        CannotCheck: As `ask`.
+        CannotCheck: As `fetch`.
     """
-    series = json.loads(await ask(end, f"/api/v1/query?query={quote(f'sum({metric})')}"))["data"]["result"]
+    series = json.loads(await fetch(end, f"/api/v1/query?query={quote(f'sum({metric})')}"))["data"]["result"]
     return float(series[0]["value"][1]) if series else 0.0

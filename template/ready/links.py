@@ -1,4 +1,4 @@
-"""Where a check is explained: in the docs of the template that this service was made from, forks included."""
+"""Links each check to the docs of the template, or fork, that this service was made from."""
 
 import re
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from .report import AREAS, Outcome
 
 _KEY = re.compile(r"^(_src_path|_commit): *(['\"]?)(.+?)\2 *$", re.M)
 _SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
-# user@host:path of scp, or an address; a name and token in front of the host must not come out again
+# user@host:path of scp, or a URL; the link must not contain a user name and token before the host
 _REMOTE = re.compile(r"(?:(?:git\+)?(?:https?|ssh|git)://(?:[^/@]*@)?|[\w.-]+@)([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?")
 _DESCRIBED = re.compile(r".*-\d+-g([0-9a-f]{7,40})")  # git describe, past a tag
 
 
-def explained(answers: Path) -> Callable[[Outcome], str]:
-    """Give the function that knows the page for the next step of a check; yours have none.
+def docs_links(answers: Path) -> Callable[[Outcome], str]:
+    """Return a function that gives the link for an outcome; your own checks have none.
 
     Args:
         answers: `.copier-answers.yml`; without it there are no links.

@@ -1,4 +1,4 @@
-"""A report as one page for a manager and an engineer: no script, no foreign host, light and dark, printable."""
+"""A report as one HTML page for managers and engineers: no scripts, no external files, light and dark, printable."""
 
 from collections.abc import Iterator
 from html import escape
@@ -9,15 +9,15 @@ from .report import Outcome, Report, Status
 
 SIGNS = dict(zip(Status, "?✗~✓○○", strict=True))
 VERDICTS = (
-    "Ready: nothing that was asked for is missing.",
+    "Ready: no gaps.",
     "Not ready: there are gaps.",
-    "Unknown: not everything could be looked at.",
+    "Unknown: some checks could not run.",
 )
 PAGE = Path(__file__).with_name("page.html")
 
 
 def html(report: Report) -> str:
-    """The page; every text of the run is escaped."""
+    """Render the page; every text of the run is escaped."""
     areas = list(report.areas())
     texts = {key: escape(report.service.get(key, "unknown")) for key in ("name", "version", "commit", "environment")}
     texts |= {key: escape(str(getattr(report, key))) for key in ("url", "profile", "marker")}
@@ -44,7 +44,7 @@ def _tile(name: str, worst: Status, outcomes: list[Outcome]) -> str:
 
 def _section(name: str, outcomes: list[Outcome]) -> str:
     area = escape(outcomes[0].area)
-    heads = "".join(f'<th scope="col">{each}</th>' for each in ("Promise", "State", "What was seen", "After"))
+    heads = "".join(f'<th scope="col">{each}</th>' for each in ("Promise", "State", "Evidence", "Time"))
     rows = "\n".join(_rows(outcomes))
     return (
         f'<section aria-labelledby="{area}"><h2 id="{area}">{escape(name)}</h2>'

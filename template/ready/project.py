@@ -1,11 +1,11 @@
-"""What the files of this project say of the service, without importing it."""
+"""Facts about the service, read from the files of its project without importing it."""
 
 import tomllib
 from pathlib import Path
 
 
 def has_room(name: str) -> bool:
-    """Whether a room of the platform is there: neither left out by an answer nor deleted."""
+    """Whether the platform has this room: neither an answer nor a deletion removed it."""
     return any(True for each in (name, f"{name}.py") for _ in Path("src").glob(f"*/platform/{each}"))
 
 

@@ -1,4 +1,4 @@
-"""A report for terminals, for logs and for programs that read JUnit."""
+"""A report as text for terminals and logs, and as JUnit XML."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ STYLE = {
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[Outcome], None]]:
-    """Say what is done while the run goes on: a bar on a terminal, a line each elsewhere."""
+    """Report progress: a bar on a terminal, otherwise one line per check."""
     if not sys.stdout.isatty():
         yield lambda outcome: print(_line(outcome), flush=True)
         return
     with Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), transient=True
     ) as bar:
-        task = bar.add_task("looking", total=total)
+        task = bar.add_task("checking", total=total)
         yield lambda outcome: bar.update(task, advance=1, description=outcome.title)
 
 
@@ -49,7 +49,7 @@ def _next(outcome: Outcome) -> str:
 
 
 def _last_lines(report: Report) -> Iterator[str]:
-    """What to do next, what changed, and how it ended."""
+    """The next steps, what changed, and the summary."""
     steps: dict[str, list[str]] = {}
     for _, _, outcomes in report.areas():
         for each in outcomes:
@@ -64,8 +64,8 @@ def _last_lines(report: Report) -> Iterator[str]:
 
 
 def show(report: Report) -> None:
-    """Print the areas, with what was seen in each on a terminal (elsewhere that stands above), and the last lines."""
-    title = f"{report.service.get('name')} {report.service.get('version')} at {report.url}, judged as {report.profile}"
+    """Print the areas and the last lines; a terminal also gets the evidence, which other outputs already have."""
+    title = f"{report.service.get('name')} {report.service.get('version')} at {report.url}, profile: {report.profile}"
     if sys.stdout.isatty():
         Console(highlight=False).print(_table(report, title))
     else:
@@ -79,7 +79,7 @@ def show(report: Report) -> None:
 
 def _table(report: Report, title: str) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Area", "State", "Check", "What was seen"):
+    for heading in ("Area", "State", "Check", "Evidence"):
         table.add_column(heading, overflow="fold")
     for name, worst, outcomes in report.areas():
         for number, each in enumerate(outcomes):
@@ -90,7 +90,7 @@ def _table(report: Report, title: str) -> Table:
 
 
 def junit(report: Report) -> str:
-    """The report as JUnit's XML: a gap is a failure, what could not be looked at an error, the rest skipped."""
+    """The report as JUnit XML: `gap` is a failure, `unknown` an error; all else but `proven` is skipped."""
     tags = {Status.GAP: "failure", Status.UNKNOWN: "error", Status.PROVEN: "system-out"}
     root = ElementTree.Element("testsuites", name="ready")
     for name, _, outcomes in report.areas():

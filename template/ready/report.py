@@ -1,4 +1,4 @@
-"""What a run found: the areas, the outcomes, the exit code, and how it differs from the run before."""
+"""The outcomes of a run, by area, with the exit code and the changes since the last run."""
 
 import json
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ AREAS = {
     "scaling": "Scaling and load balancing",
     "recovery": "Disaster recovery",
 }
-KEPT = 20  # runs
+MAX_SAVED_RUNS = 20
 
 
 class Status(StrEnum):
-    """What became of a check, the worst first."""
+    """The result of a check, the worst first."""
 
     UNKNOWN = "unknown"
     GAP = "gap"
@@ -37,7 +37,7 @@ class Status(StrEnum):
 
 @dataclass(slots=True)
 class Outcome:
-    """One check: what was seen, after how many seconds, and where it fails the next step."""
+    """One check: its evidence, its duration and, if it is not proven, the next step."""
 
     area: str
     check: str
@@ -47,16 +47,16 @@ class Outcome:
     step: str = ""
     link: str = ""
     seconds: float = 0.0
-    before: str = ""  # its status in the last run, where that was another
+    before: str = ""  # its status in the last run, if different
 
     @property
     def name(self) -> str:
-        """The check's own name; empty where it stands for the whole area."""
+        """The check's own name; empty if the outcome is about the whole area."""
         return self.check.removeprefix(self.area).removeprefix(".")
 
     @property
     def took(self) -> str:
-        """The time in a unit that fits."""
+        """The duration with a suitable unit."""
         return f"{self.seconds:.1f} s" if self.seconds >= 1 else f"{self.seconds * 1000:.0f} ms"
 
 
@@ -83,12 +83,12 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all proven, 1 a gap, 2 something could not be looked at."""
+        """0 all proven, 1 a gap, 2 a check could not run."""
         found = {each.status for each in self.outcomes}
         return 2 if Status.UNKNOWN in found or not found else int(Status.GAP in found)
 
     def summary(self) -> str:
-        """How many areas are proven, and of which kind the others are."""
+        """The number of proven areas, and of the others by status."""
         found = [status for _, status, _ in self.areas()]
         kinds = {kind: "with gaps" if kind is Status.GAP else str(kind) for kind in Status if kind in found}
         kinds.pop(Status.PROVEN, None)
@@ -101,7 +101,7 @@ class Report:
 
 
 def compare(report: Report, folder: Path) -> None:
-    """Note what changed since the last runs against the same address and by the same measure."""
+    """Note what changed since the last runs with the same URL and profile."""
     before: dict[str, str] = {}
     for file in sorted(folder.glob("*.json"), reverse=True):
         try:
@@ -111,20 +111,20 @@ def compare(report: Report, folder: Path) -> None:
                 continue
             report.compared_with = report.compared_with or run["began"]
         except (KeyError, TypeError, ValueError):
-            continue  # not one of ours
-        before = statuses | before  # a run of one area says nothing of the others: the run before it does
+            continue  # not a report
+        before = statuses | before  # a run of one area has no statuses of the others: older runs have
     for each in report.outcomes:
         was = before.get(each.check, each.status)
         each.before = was if each.status not in (was, Status.NOT_RUN) else ""
 
 
-def keep(report: Report, folder: Path) -> None:
-    """Write the report beside those of the runs before, and remove the oldest.
+def save(report: Report, folder: Path) -> None:
+    """Write the report next to those of earlier runs, and remove the oldest.
 
     Raises:
         OSError: The folder cannot be written.
     """
     folder.mkdir(exist_ok=True)
     (folder / f"{report.began.replace(':', '')}.json").write_text(report.as_json())
-    for old in sorted(folder.glob("*.json"))[:-KEPT]:
+    for old in sorted(folder.glob("*.json"))[:-MAX_SAVED_RUNS]:
         old.unlink()

@@ -1,10 +1,10 @@
-"""Writes the alerts on the promises of observability/slo.yaml below the mark in observability/alerts.yaml.
+"""Generates the alerts for the SLOs in observability/slo.yaml, below the mark in observability/alerts.yaml.
 
-An alert fires when the error budget is spent too fast over a long and a short window at once: the long one keeps a blip
-from waking anybody, the short one ends the alert soon after its cause. Windows and shares of the budget are those of
-Google's SRE workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
+An alert fires if the burn rate is too high in both a long and a short window: the long one ignores short peaks, the
+short one resolves the alert soon after its cause is fixed. Windows and shares of the budget are those of Google's SRE
+workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
 
-`--check` writes nothing, and exits with 1 if the file does not follow the table.
+`--check` writes nothing, and exits with 1 if the file is not what slo.yaml generates.
 """
 
 import sys
@@ -17,7 +17,7 @@ import yaml
 
 FOLDER = Path(__file__).parent.parent / "observability"
 MARK = "\n  # --- below: written by `make alerts` from slo.yaml\n"
-# What http_server_request_duration_seconds counts by: between two of these nobody knows how many were fast enough.
+# Of http_server_request_duration_seconds: a latency limit between two buckets cannot be measured.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 STEP = 60  # seconds between two evaluations of the recorded series
 TABLE = {"service": str, "runbook": str, "window_days": int, "quiet_below": int, "slos": list}
@@ -26,7 +26,7 @@ OPTIONAL = {"routes", "seconds"}
 
 
 class Tier(NamedTuple):
-    """Who hears of it when `share` percent of the budget go within the long window of so many hours."""
+    """The severity of an alert when `share` percent of the budget is spent within the long window of `hours`."""
 
     suffix: str
     severity: str
@@ -45,16 +45,16 @@ TIERS = (
 
 
 class TableError(ValueError):
-    """What is wrong with slo.yaml, in one line."""
+    """An invalid slo.yaml, explained in one line."""
 
 
 def plain(number: Decimal) -> str:
-    """A number as a person writes it."""
+    """A number without exponent and trailing zeros."""
     return f"{number.normalize():f}"
 
 
-def rate(tier: Tier, days: int) -> Decimal:
-    """How many times faster than evenly the budget goes: 14.4, 6 and 1 where it is for 30 days."""
+def burn_rate(tier: Tier, days: int) -> Decimal:
+    """The burn rate, 1 if the budget lasts the window exactly: 14.4, 6 and 1 for 30 days."""
     return Decimal(tier.share * days * 24) / (100 * tier.hours)
 
 
@@ -64,7 +64,7 @@ def budget(slo: dict[str, Any]) -> Decimal:
 
 
 def kinds(where: str, found: Any, wanted: dict[str, Any]) -> None:
-    """Raise TableError for what is missing, unknown, of another kind, or would break out of the text it goes into."""
+    """Raise TableError for a key that is missing, unknown or of the wrong type, or a text that would break the YAML."""
     if not isinstance(found, dict):
         raise TableError(f"{where}must be a table")
     for key in wanted.keys() | found.keys():
@@ -78,11 +78,11 @@ def kinds(where: str, found: Any, wanted: dict[str, Any]) -> None:
 
 
 def check(table: Any) -> None:
-    """Raise TableError where the table promises what cannot be measured or could never alert."""
+    """Raise TableError if an SLO cannot be measured or could never alert."""
     kinds("", table, TABLE)
     if not 1 <= table["window_days"] <= 365:
         raise TableError("window_days must be 1 to 365")
-    fastest = max(rate(tier, table["window_days"]) for tier in TIERS)
+    fastest = max(burn_rate(tier, table["window_days"]) for tier in TIERS)
     for slo in table["slos"]:
         kinds("slos: ", slo, SLO)
         if slo.get("seconds", 1) not in BUCKETS:
@@ -95,7 +95,7 @@ def check(table: Any) -> None:
 
 
 def recordings(service: str, slo: dict[str, Any]) -> Iterator[str]:
-    """Requests and bad requests per second, and the objective: all else follows from these three."""
+    """Requests and bad requests per second, and the objective: the alerts use only these three."""
     chosen = [f'job=~"(.+/)?{service}"', *([f'http_route=~"{slo["routes"]}"'] if "routes" in slo else [])]
 
     def requests(series: str, *more: str) -> str:
@@ -109,7 +109,7 @@ def recordings(service: str, slo: dict[str, Any]) -> Iterator[str]:
         bad = f"{every} - " + requests("bucket", good, f'le=~"{bound}{whole}"')
     else:
         every = requests("count")
-        # No 5xx means no series: without the second half that would be no data instead of 0.
+        # Without 5xx there is no series: the second half gives 0 instead of no data.
         bad = requests("count", 'http_response_status_code=~"5.."') + f" or 0 * {every}"
     objective = f"vector({plain(1 - budget(slo))})"
     for name, expression in (("slo:requests:rate5m", every), ("slo:bad:rate5m", bad), ("slo:objective", objective)):
@@ -118,14 +118,14 @@ def recordings(service: str, slo: dict[str, Any]) -> Iterator[str]:
 
 
 def alert(table: dict[str, Any], slo: dict[str, Any], tier: Tier) -> str:
-    """One alert, named for its kind and speed: the runbook has a heading for each name."""
+    """One alert, named for its SLO and burn rate: the runbook has a heading for each name."""
     labels = f'{{service="{table["service"]}", slo="{slo["name"]}"}}'
     name = f"{'Latency' if 'seconds' in slo else 'Availability'}{tier.suffix}"
-    limit = f"{plain(rate(tier, table['window_days']))} * {plain(budget(slo))}"
+    limit = f"{plain(burn_rate(tier, table['window_days']))} * {plain(budget(slo))}"
 
     def total(series: str, window: str) -> str:
         recorded = f"slo:{series}:rate5m{labels}"
-        return recorded if window == "5m" else f"sum_over_time({recorded}[{window}])"  # it already covers 5m
+        return recorded if window == "5m" else f"sum_over_time({recorded}[{window}])"  # one sample covers 5m
 
     return f"""\
       - alert: {name}
@@ -141,7 +141,7 @@ def alert(table: dict[str, Any], slo: dict[str, Any], tier: Tier) -> str:
 
 
 def groups(table: dict[str, Any]) -> Iterator[str]:
-    """The groups as text, since people read them at night."""
+    """The groups as text, formatted for the engineer on call."""
     yield f"  - name: slo-recordings\n    interval: {STEP}s\n    rules:\n"
     for slo in table["slos"]:
         yield from recordings(table["service"], slo)

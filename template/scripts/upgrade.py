@@ -1,4 +1,4 @@
-"""Moves the date in uv.toml to a week ago: long enough for a package that was taken over to be found out."""
+"""Moves `exclude-newer` in uv.toml to a week ago: most hijacked packages are found within a week."""
 
 import datetime
 import re
@@ -9,7 +9,7 @@ LINE = re.compile(r'^exclude-newer = "(\d{4}-\d{2}-\d{2})', re.M)
 
 
 def main() -> None:
-    """Never move it back: what the service was tested with must stay available."""
+    """Never move the date back: the versions that the service was tested with must stay available."""
     week_ago = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=7)).date().isoformat()
     text = FILE.read_text()
     FILE.write_text(LINE.sub(lambda found: f'exclude-newer = "{max(found[1], week_ago)}', text))

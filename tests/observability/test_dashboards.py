@@ -37,7 +37,7 @@ def test_each_dashboard_has_what_it_is_for(emitted: Project, without_database: P
     )
     assert {"Error budget left", "Over 5m and 1h", "Firing"} <= set(titles["slo"])
     without = [panel["title"] for panel in board(without_database, "service")]
-    assert set(titles["service"]) - set(without) == {"Database connections", "Use of the fullest pool"}
+    assert set(titles["service"]) - set(without) == {"Database connections", "Highest use of a pool"}
     exemplars = [
         panel for panel in board(emitted, "service") if any(t.get("exemplar") for t in panel.get("targets", []))
     ]

@@ -82,7 +82,7 @@ def test_what_the_service_exports_is_what_rules_and_panels_read(project: Project
 
 @pytest.mark.sabotage
 def test_a_metric_that_is_gone_leaves_a_panel_empty(project: Project, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", Body("telemetry:Lag.read", "yield from ()"))
+    sick = project.variant(tmp_path / "sick", Body("telemetry:EventLoopLag.read", "yield from ()"))
     with scraped(sick, tmp_path) as prometheus:
         assert wait(SECONDS, until=lambda: missing(prometheus) == {"process_event_loop_lag_seconds"})
         assert wait(SECONDS, until=lambda: empty(sick, prometheus) == {"Event-loop lag"}), empty(sick, prometheus)

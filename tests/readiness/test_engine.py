@@ -19,9 +19,9 @@ OURS = {
     "evidence": ('return f"asked as {probe.marker}"', "proven", "asked as ready-"),
     "nobody": ('raise NotApplicable("because nobody pays")', "not applicable", "because nobody pays"),
     "gap": ('raise Gap("none was sent", "send one")', "gap", "none was sent"),
-    "nothing": ('return ""', "unknown", "the check shows no evidence"),
+    "nothing": ('return ""', "unknown", "the check returned no evidence"),
     "breaks": ("return str(1 / 0)", "unknown", "the check failed (ZeroDivisionError"),
-    "hangs": ('await asyncio.sleep(60)\n    return "late"', "unknown", "no answer within 1 s"),
+    "hangs": ('await asyncio.sleep(60)\n    return "late"', "unknown", "no result within 1 s"),
     "away": ('return (await probe.client.get("http://127.0.0.1:1/")).text', "unknown", "the connection failed"),
 }
 # A run ends with the worst: an outcome that could not be seen wins over a gap.
@@ -50,7 +50,7 @@ def test_checks_of_yours_are_picked_up_and_held_to_the_rules(prober: Prober, ser
 def test_an_engine_that_shows_green_unseen_is_noticed(prober: Prober, service: Service, name: str) -> None:
     Local(OURS[name][0]).apply(prober.project.root)
     assert prober.look(service, "--area", "billing").code == 2
-    green = Body("ready.engine:_look", "await original(each, probe, outcome)\noutcome.status = Status.PROVEN")
+    green = Body("ready.engine:_run_check", "await original(each, probe, outcome)\noutcome.status = Status.PROVEN")
     green.apply(prober.project.root)
     assert prober.look(service, "--area", "billing").code == 0
 
@@ -85,15 +85,15 @@ def test_nothing_intrusive_happens_to_production_unasked(
 def test_an_area_without_checks_says_so(prober: Prober, service: Service) -> None:
     found = prober.look(service, "--area", "usage")
     assert found.statuses == {"usage": "gap"}
-    assert found.outcome("usage")["seen"] == "nothing looks at this area yet"
+    assert found.outcome("usage")["seen"] == "no check for this area yet"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--area", "scalin"), "ready: there is no area 'scalin'; did you mean scaling?\n"),
-        (("--url", "orders"), "ready: orders is not an address; type one like http://127.0.0.1:8000\n"),
-        (("--url", "http://127.0.0.1:1"), "start it by `make dev`, or name it by --url\n"),
+        (("--url", "orders"), "ready: orders is not a URL; use one like http://127.0.0.1:8000\n"),
+        (("--url", "http://127.0.0.1:1"), "start it with `make dev`, or set --url\n"),
         (("--profile", "prod"), "Invalid value for '--profile'"),
         (("--html", "nowhere/page.html"), "ready: [Errno 2] No such file or directory: 'nowhere/page.html'\n"),
     ],
@@ -111,7 +111,7 @@ def test_another_server_is_not_taken_for_the_service(prober: Prober) -> None:
     with open_collector() as other:
         found = prober.look(other.url)
     assert found.code == 2
-    assert "/version is not this service's: it answered 404" in found.stderr
+    assert "/version is not this service's: it returned 404" in found.stderr
 
 
 def test_a_check_that_cannot_be_imported_is_named(prober: Prober, service: Service) -> None:
@@ -149,7 +149,7 @@ WRONG = {
     "probe = ": "ready.toml: Invalid value",
     "[thresholds]\nanswer_seconds = 0": "thresholds.answer_seconds: Input should be greater than 0",
     '[far_ends.tracker]\nurl = "https://sentry.acme.com"\ntoken_variable = "sntrys_s3cr3t"': (
-        "far_ends.tracker.token_variable: type the name of an environment variable"
+        "far_ends.tracker.token_variable: use the name of an environment variable"
     ),
 }
 LOAD = """

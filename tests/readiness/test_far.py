@@ -20,10 +20,10 @@ pytestmark = pytest.mark.servers
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 # The gate does not wait as long for what will not come.
 IMPATIENT = (
-    Value("ready.checks.caching:SCRAPE", "5.0"),
-    Value("ready.checks.errors:ARRIVE", "3.0"),
-    Value("ready.checks.observability:ARRIVE", "3.0"),
-    Value("ready.checks.observability:SCRAPE", "5.0"),
+    Value("ready.checks.caching:SCRAPE_SECONDS", "5.0"),
+    Value("ready.checks.errors:ARRIVAL_SECONDS", "3.0"),
+    Value("ready.checks.observability:ARRIVAL_SECONDS", "3.0"),
+    Value("ready.checks.observability:SCRAPE_SECONDS", "5.0"),
 )
 
 
@@ -68,7 +68,7 @@ def test_a_far_end_where_nothing_arrives_or_that_is_away_or_locked_is_no_proof(
     assert "did not arrive within 3 s" in seen
     assert "OTEL_TRACES_SAMPLER" in step
     assert (away[0], away[3]) == ("unknown", 2)
-    assert f"{collector.url} does not answer" in away[1]
+    assert f"{collector.url} is unreachable" in away[1]
     assert "t0ken" not in str(away)
 
 
@@ -96,7 +96,7 @@ def counted(prober: Prober, served: Served, exporter: str) -> tuple[str, str, st
 def test_requests_are_counted_in_the_real_prometheus(prober: Prober, served: Served) -> None:
     status, seen, _, code = counted(prober, served, "prometheus")
     assert (status, code) == ("proven", 0), seen
-    assert seen.startswith("3 requests were sent, the count went from ")
+    assert seen.startswith("3 requests: the count went from ")
 
 
 @pytest.mark.sabotage
@@ -104,7 +104,7 @@ def test_observability_metrics_turns_red(impatient: Prober, served: Served) -> N
     status, seen, step, code = counted(impatient, served, "none")
     assert (status, code) == ("gap", 1)
     assert "the count went from 0 to 0 in 5 s" in seen
-    assert "look at OTEL_METRICS_EXPORTER" in step
+    assert "check OTEL_METRICS_EXPORTER" in step
 
 
 # --- leases -----------------------------------------------------------------------------------------------------
@@ -138,8 +138,8 @@ def test_a_lease_that_is_renewed_is_proven(prober: Prober, served: Served, vault
         "secrets.leases": "proven",
         "secrets.silent": "proven",
     }
-    assert found.outcome("secrets.backend")["seen"] == "/readyz says: secrets of Vault are current: 1"
-    assert found.outcome("secrets.leases")["seen"].startswith("leases: 1; of the shortest, token, ")
+    assert found.outcome("secrets.backend")["seen"] == "/readyz reports: secrets of Vault are current: 1"
+    assert found.outcome("secrets.leases")["seen"].startswith("leases: 1; the shortest, token, has ")
 
 
 @pytest.mark.sabotage
@@ -149,7 +149,7 @@ def test_secrets_leases_turns_red(prober: Prober, served: Served, vault: Space, 
         vault.wait_until(lambda: min(shares(prometheus)) < 0.2)
         status, seen, step, code = look(prober, service, "secrets", "secrets.leases")
     assert (status, code) == ("gap", 1)
-    assert seen.startswith("of the lease token ")
+    assert seen.startswith("the lease token has ")
     assert "SecretsLeaseRunsOut" in step
 
 
@@ -175,7 +175,7 @@ def test_caching_hits_turns_red(impatient: Prober, served: Served) -> None:
     status, seen, step, code = hit(impatient, served, "off")
     assert (status, code) == ("gap", 1)
     assert "the hits stayed at 0 for 5 s" in seen
-    assert "look at CACHE_URL" in step
+    assert "check CACHE_URL" in step
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_an_error_is_found_in_the_real_bugsink_without_its_secret(
     sink = bugsink.create_project()
     status, seen, _, code = tracked(prober, served, bugsink, sink, sink)
     assert (status, code) == ("proven", 0), seen
-    assert "the password that was planted in it was not" in seen
+    assert "without the test password in it" in seen
     assert [event["exception"]["values"][0]["type"] for event in sink.events()] == ["ProbeError"] * 2  # raised, tracked
 
 
@@ -210,7 +210,7 @@ def test_errors_tracked_turns_red(impatient: Prober, served: Served, bugsink: Bu
         other = sink
     status, seen, step, code = tracked(impatient, served, bugsink, sink, other)
     assert (status, code) == ("gap", 1)
-    assert ("has arrived as well" if kind == "a leak" else "did not arrive within 3 s") in seen
+    assert ("arrived too" if kind == "a leak" else "did not arrive within 3 s") in seen
     assert ("platform/redaction.py" if kind == "a leak" else "SENTRY_DSN") in step
 
 

@@ -35,7 +35,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert re.search(
-        r"^proven +backups\.rows +a row marked ready-\w{16} was written, read and removed \(", done.stdout, re.M
+        r"^proven +backups\.rows +a row marked ready-\w{16} was written, read and deleted \(", done.stdout, re.M
     )
     assert "gap            Usage tracking" in lines
     assert next(line for line in lines if line.startswith("next for ")).startswith("next for usage, delivery, ")
@@ -103,7 +103,7 @@ def test_old_and_foreign_files_do_no_harm(prober: Prober, service: Service) -> N
     folder.write_text("in the way")
     found = prober.look(service, "--area", "security")
     assert found.code == 0
-    assert found.stderr.startswith("ready: this run is not kept: ")
+    assert found.stderr.startswith("ready: this report is not saved: ")
 
 
 @servers
@@ -128,7 +128,7 @@ def test_junit_counts_gaps_as_failures_and_failed_looks_as_errors(
             "errors": inside.count("error"),
             "skipped": inside.count("skipped"),
         }
-    assert "look for the marker" in (cases["scaling.serves"][0].get("message") or "")
+    assert "search the log for the marker" in (cases["scaling.serves"][0].get("message") or "")
 
 
 # --- the link to the docs ---------------------------------------------------------------------------------------
@@ -150,11 +150,11 @@ LINKS = [
 ]
 EXPLAIN = """
 from pathlib import Path
-from {package}.links import explained
+from {package}.links import docs_links
 from {package}.report import Outcome, Status
 for answers in {answers!r}:
     Path(".copier-answers.yml").write_text(answers)
-    page = explained(Path(".copier-answers.yml"))
+    page = docs_links(Path(".copier-answers.yml"))
     mine = page(Outcome("billing", "billing.mine", "", Status.GAP, "", "do it"))
     print(page(Outcome("errors", "errors.raised", "", Status.GAP, "", "do it")) + mine)
 """

@@ -31,7 +31,7 @@ def test_the_feature_of_the_tutorial_is_served(project: Project, tmp_path: Path)
         nobody = service.client.get("/v1/greetings/bob")
         assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown-name")
         greeted = own.ready("--area", "greetings", "--url", f"http://127.0.0.1:{service.port}", check=True)
-        assert "greetings.ada        she was greeted" in greeted.stdout
+        assert "greetings.ada        Ada was greeted" in greeted.stdout
     ruff = [str(project.venv / "bin" / "ruff"), "check", "--no-cache", "ready", "src"]
     own.run(*ruff)
     show = "from my_service.settings import Settings; print(Settings().greeting_limit)"

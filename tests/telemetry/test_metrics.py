@@ -282,7 +282,7 @@ def test_a_sabotaged_count_fails_the_proof(kinds: dict[str, Project], tmp_path: 
 
 @pytest.mark.sabotage
 def test_a_metric_that_is_gone_is_noticed(kinds: dict[str, Project], tmp_path: Path, collector: Collector) -> None:
-    sick = kinds["contrib"].variant(tmp_path / "sick", Body("telemetry:Lag.read", "yield from ()"))
+    sick = kinds["contrib"].variant(tmp_path / "sick", Body("telemetry:EventLoopLag.read", "yield from ()"))
     with watch(sick, tmp_path, collector) as watched:
         watched.ask("/watch/plain/a")
         collector.wait_until(lambda: "process.cpu.time" in {point.name for point in collector.points.values()})

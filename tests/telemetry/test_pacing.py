@@ -61,9 +61,9 @@ DURATIONS = """
 import json
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics
 from opentelemetry.sdk.resources import Resource
-from my_service.platform.telemetry.durations import Durations, Kind
+from my_service.platform.telemetry.durations import Durations, SeriesKey
 
-durations, kind = Durations(), Kind("/x", "GET", "http", 200, "")
+durations, kind = Durations(), SeriesKey("/x", "GET", "http", 200, "")
 empty = MetricsData([ResourceMetrics(Resource({"service.name": "x"}), [], "")])
 
 

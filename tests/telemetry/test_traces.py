@@ -270,7 +270,7 @@ if not current.get().sampled:
     [
         (plain, Body("telemetry:respond", MORE)),
         (mounted, Body("telemetry:respond", "pass")),
-        (has_equal_ids, Body("telemetry:_Note.on_start", "pass")),
+        (has_equal_ids, Body("telemetry:_RequestSpan.on_start", "pass")),
         (leaves_no_span_but_keeps_its_id, Body("telemetry:begin", FORGETS)),
         (are_no_spans, Value("state:QUIET", "set()")),
         (is_one_client_span, Body("telemetry:_trace_calls", "pass")),

@@ -1,1 +1,1 @@
-"""The checks, a module for each area. A file of yours in this folder is picked up; name it `local_<what>.py`."""
+"""The checks, one module per area. Your own modules in this folder run too; name them `local_<what>.py`."""

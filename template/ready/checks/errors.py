@@ -1,4 +1,4 @@
-"""Error monitoring: an error is answered without an inside of the service, and with the ids that find it."""
+"""Error monitoring: an error response reveals no internals, and has the ids that find the error."""
 
 import hashlib
 import hmac
@@ -13,15 +13,15 @@ from ..engine import Gap, NotApplicable, Probe, check
 from ..far import find
 from ..project import has_room
 
-ARRIVE = 20.0  # seconds for an error
-SET = (
-    'type echo "READY_PROBE_KEY=$(openssl rand -hex 32)" >> .env and start the service again; '
-    "elsewhere give service and `ready` the same key"
+ARRIVAL_SECONDS = 20.0  # until an error is in the tracker
+KEY_STEP = (
+    'run echo "READY_PROBE_KEY=$(openssl rand -hex 32)" >> .env and restart the service; '
+    "elsewhere give the service and `ready` the same key"
 )
 
 
-class Key(BaseSettings):
-    """What the service and this check share."""
+class ProbeKey(BaseSettings):
+    """The secret that the service and this check share."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
@@ -32,74 +32,74 @@ class Key(BaseSettings):
 async def problems(probe: Probe) -> str:
     """An error is a problem document (RFC 9457) with the ids of its request."""
     trace = secrets.token_hex(16)
-    answer = await probe.client.get(
+    response = await probe.client.get(
         f"/{probe.marker}", headers={"traceparent": f"00-{trace}-{secrets.token_hex(8)}-00"}
     )
-    return _document(answer, 404, probe.marker, trace)
+    return _document(response, 404, probe.marker, trace)
 
 
 @check("errors", effect="writes")
 async def raised(probe: Probe) -> str:
-    """An error that nobody expected is answered without an inside of the service."""
-    answer, _ = await _raise(probe, probe.marker)
-    if answer.status_code == 404:
-        raise Gap(f"{answer.url.path} answered 404: no READY_PROBE_KEY there, another one, or another time", SET)
-    seen = _document(answer, 500, probe.marker, "")
-    inside = [word for word in ("Traceback", "ProbeError", ".py") if word in answer.text]
-    if inside:
-        raise Gap(f"the answer tells insiders' words: {', '.join(inside)}", "answer errors by platform/problems.py")
-    again = await probe.client.send(answer.request)
+    """The response to an unexpected error reveals no internals."""
+    response, _ = await _raise(probe, probe.marker)
+    if response.status_code == 404:
+        raise Gap(f"{response.url.path} returned 404: READY_PROBE_KEY or the clock differs there", KEY_STEP)
+    seen = _document(response, 500, probe.marker, "")
+    internals = [word for word in ("Traceback", "ProbeError", ".py") if word in response.text]
+    if internals:
+        raise Gap(f"the response reveals {', '.join(internals)}", "let platform/problems.py handle errors")
+    again = await probe.client.send(response.request)
     if again.status_code != 404:
-        raise Gap(f"the same signature was taken twice ({again.status_code})", "let platform/probe.py be as it was")
+        raise Gap(f"a signature was accepted twice ({again.status_code})", "restore platform/probe.py as it was")
     return seen
 
 
-@check("errors", effect="writes", seconds=ARRIVE + 10)
+@check("errors", effect="writes", seconds=ARRIVAL_SECONDS + 10)
 async def tracked(probe: Probe) -> str:
-    """An error that nobody expected is found in the tracker, without the secret that was in it."""
+    """An unexpected error arrives in the tracker, without the secret that was in it."""
     if not has_room("errors"):
-        raise NotApplicable("because the service was made without error monitoring (error_monitoring=none)")
+        raise NotApplicable("because this service has no error monitoring (error_monitoring=none)")
     end = probe.config.far_ends.tracker
     if end is None and not probe.production:
-        raise NotApplicable("because only production needs a tracker, and none is named")
+        raise NotApplicable("because only production needs a tracker, and ready.toml names none")
     if end is None:
         raise Gap("no tracker is named", 'add to ready.toml: [far_ends.tracker] url = "https://…", token_variable = …')
     marker = f"{probe.marker}-tracked"
-    answer, secret = await _raise(probe, marker)
-    if answer.status_code != 500:
-        raise Gap(f"no error could be raised ({answer.status_code})", "mend errors.raised first")
-    found = await find(end, "", marker, ARRIVE)
+    response, secret = await _raise(probe, marker)
+    if response.status_code != 500:
+        raise Gap(f"no error could be raised ({response.status_code})", "fix errors.raised first")
+    found = await find(end, "", marker, ARRIVAL_SECONDS)
     if found is None:
-        step = "look at SENTRY_DSN of the service, at the log of the room errors and at the limits of the tracker"
-        raise Gap(f"the error {marker} did not arrive within {ARRIVE:g} s", step)
+        step = "check SENTRY_DSN of the service, the log of the room errors and the limits of the tracker"
+        raise Gap(f"the error {marker} did not arrive within {ARRIVAL_SECONDS:g} s", step)
     if secret in found[0]:
-        raise Gap("the password that was planted in the error has arrived as well", "see platform/redaction.py")
-    return f"the error {marker} was found after {found[1]:.1f} s, the password that was planted in it was not"
+        raise Gap("the test password in the error arrived too", "see platform/redaction.py")
+    return f"the error {marker} was found after {found[1]:.1f} s, without the test password in it"
 
 
 async def _raise(probe: Probe, marker: str) -> tuple[httpx2.Response, str]:
-    """Ask for an error, signed; the second value is the secret that is in it."""
+    """Request an error, signed; the second value is the test password in it."""
     if not has_room("probe"):
-        raise Gap("the room probe is gone, so no error can be asked for", "restore it, or waive this check")
-    key = Key().ready_probe_key
+        raise Gap("the room probe was deleted, so no error can be raised", "restore it, or waive this check")
+    key = ProbeKey().ready_probe_key
     if key is None:
-        raise Gap("READY_PROBE_KEY is not set, so no error can be asked for", SET)
-    text = f"{marker}.{int(time.time())}"  # as platform/probe.py wants it
+        raise Gap("READY_PROBE_KEY is not set, so no error can be raised", KEY_STEP)
+    text = f"{marker}.{int(time.time())}"  # the format that platform/probe.py expects
     signature = hmac.new(key.get_secret_value().encode(), text.encode(), hashlib.sha256).hexdigest()
-    answer = await probe.client.post("/__probe__/error", headers={"X-Ready-Probe": f"{text}.{signature}"})
-    return answer, hashlib.sha256(marker.encode()).hexdigest()[:20]
+    response = await probe.client.post("/__probe__/error", headers={"X-Ready-Probe": f"{text}.{signature}"})
+    return response, hashlib.sha256(marker.encode()).hexdigest()[:20]
 
 
-def _document(answer: httpx2.Response, status: int, request_id: str, trace_id: str) -> str:
-    step = "answer errors by platform/problems.py, behind the door"
-    if answer.status_code != status:
-        raise Gap(f"{answer.url.path} answered {answer.status_code}, not {status}", step)
-    kind = answer.headers.get("content-type", "nothing")
+def _document(response: httpx2.Response, status: int, request_id: str, trace_id: str) -> str:
+    step = "let platform/problems.py handle errors, behind the door"
+    if response.status_code != status:
+        raise Gap(f"{response.url.path} returned {response.status_code}, not {status}", step)
+    kind = response.headers.get("content-type", "nothing")
     if not kind.startswith("application/problem+json"):
-        raise Gap(f"{status} came as {kind}, not as application/problem+json", step)
-    document = answer.json()
-    if (document.get("request_id"), answer.headers.get("x-request-id")) != (request_id, request_id):
-        raise Gap(f"{status} does not carry the X-Request-ID that was sent", step)
+        raise Gap(f"{status} has the content type {kind}, not application/problem+json", step)
+    document = response.json()
+    if (document.get("request_id"), response.headers.get("x-request-id")) != (request_id, request_id):
+        raise Gap(f"{status} lacks the X-Request-ID that was sent", step)
     if not document.get("trace_id") or (trace_id and document["trace_id"] != trace_id):
-        raise Gap(f"{status} does not carry the trace id that was sent", step)
+        raise Gap(f"{status} lacks the trace id that was sent", step)
     return f"{status} {document.get('code')} with request id {request_id} and trace id {document['trace_id']}"

@@ -1,4 +1,4 @@
-"""Scaling and load balancing: what a balancer relies on when it sends requests here, and when it stops."""
+"""Scaling and load balancing: health checks are reliable, and a shutdown loses no request."""
 
 import asyncio
 import os
@@ -17,83 +17,83 @@ import httpx2
 from ..engine import CannotCheck, Gap, Probe, check
 from ..project import command
 
-LOG = Path(".ready/drain.log")  # of the instance; it may hold secrets, so nothing of it stands in the report
-DRAIN = 2.0  # seconds that the drill gives its instance
-START = 30.0  # seconds for the instance to be ready
-LEAVE = 15.0  # seconds to be gone after the drain
+LOG = Path(".ready/drain.log")  # of the drill's instance; it may contain secrets, so the report quotes nothing of it
+DRAIN_SECONDS = 2.0  # of the drill's instance
+START_SECONDS = 30.0  # until the instance is ready
+EXIT_SECONDS = 15.0  # from the end of the drain to the exit
 
 
 @check("scaling")
 async def alive(probe: Probe) -> str:
-    """The process says that it lives, whatever name it is called by."""
+    """The process is alive, and /livez accepts any Host."""
     began = time.perf_counter()
-    answer = await probe.client.get("/livez", headers={"Host": "10.0.0.1"})
+    response = await probe.client.get("/livez", headers={"Host": "10.0.0.1"})
     took = time.perf_counter() - began
-    if answer.status_code != 200:
-        raise Gap(f"/livez answered {answer.status_code} to an address as Host", "let /livez answer any Host")
+    if response.status_code != 200:
+        raise Gap(f"/livez returned {response.status_code} to an IP address as Host", "let /livez accept any Host")
     if took > probe.config.thresholds.answer_seconds:
         raise Gap(f"/livez took {took:.2f} s", "find what blocks the event loop; `make dev` shows slow requests")
-    return f"/livez answered 200 in {took * 1000:.0f} ms"
+    return f"/livez returned 200 in {took * 1000:.0f} ms"
 
 
 @check("scaling")
 async def ready(probe: Probe) -> str:
-    """Every part that the service needs answers."""
-    answer = await probe.client.get("/readyz")
-    parts = answer.json().get("parts", {})
-    seen = "; ".join(f"{name}: {part['evidence']}" for name, part in parts.items()) or "it needs no part"
-    if answer.status_code != 200:
-        raise Gap(f"/readyz answered {answer.status_code} ({seen})", "mend the part that /readyz names")
-    return f"/readyz answered 200 ({seen})"
+    """Every part that the service requires is ready."""
+    response = await probe.client.get("/readyz")
+    parts = response.json().get("parts", {})
+    seen = "; ".join(f"{name}: {part['evidence']}" for name, part in parts.items()) or "it requires no part"
+    if response.status_code != 200:
+        raise Gap(f"/readyz returned {response.status_code} ({seen})", "fix the part that /readyz names")
+    return f"/readyz returned 200 ({seen})"
 
 
 @check("scaling")
 async def serves(probe: Probe) -> str:
-    """A route that does real work answers in time."""
+    """A route that does real work responds in time."""
     path = probe.config.probe.read
     if not path:
-        raise Gap("no route is named", 'add a line to ready.toml, below [probe]: read = "/v1/…"')
+        raise Gap("ready.toml names no route to read", 'add a line to ready.toml, below [probe]: read = "/v1/…"')
     began = time.perf_counter()
-    answer = await probe.client.get(path)
+    response = await probe.client.get(path)
     took = time.perf_counter() - began
-    if not answer.is_success:
-        raise Gap(f"{path} answered {answer.status_code}", "look for the marker in the log, it is the request id")
+    if not response.is_success:
+        raise Gap(f"{path} returned {response.status_code}", "search the log for the marker, it is the request id")
     if took > probe.config.thresholds.answer_seconds:
         raise Gap(f"{path} took {took:.2f} s", "find out why, or raise answer_seconds in ready.toml")
-    return f"{path} answered {answer.status_code} in {took * 1000:.0f} ms"
+    return f"{path} returned {response.status_code} in {took * 1000:.0f} ms"
 
 
-@check("scaling", effect="drill", seconds=START + DRAIN + LEAVE)
+@check("scaling", effect="drill", seconds=START_SECONDS + DRAIN_SECONDS + EXIT_SECONDS)
 async def drain(probe: Probe) -> str:
-    """An instance that is told to go fails its readiness, serves on, finishes what is in flight and exits with 0."""
+    """After SIGTERM an instance is not ready, still serves, finishes what is in flight and exits with 0."""
     path, write = probe.config.probe.read or "/livez", probe.config.probe.write
     with _log() as log:
         async with _instance(log) as (process, client):
             await _until_ready(process, client)
             upload = await _upload(client, write.path if write else "/")
-            told = time.monotonic()
+            signalled = time.monotonic()
             process.send_signal(signal.SIGTERM)
             statuses, readiness = [], 0
-            while time.monotonic() < told + DRAIN * 0.8:
+            while time.monotonic() < signalled + DRAIN_SECONDS * 0.8:
                 statuses.append(await _status(client, path))
                 readiness = await _status(client, "/readyz")
                 await asyncio.sleep(0.02)
-            await asyncio.sleep(told + DRAIN + 0.5 - time.monotonic())
-            answered = await _finish(*upload)
-            code = await asyncio.wait_for(process.wait(), LEAVE)
-            took = time.monotonic() - told
+            await asyncio.sleep(signalled + DRAIN_SECONDS + 0.5 - time.monotonic())
+            finished = await _finish(*upload)
+            code = await asyncio.wait_for(process.wait(), EXIT_SECONDS)
+            took = time.monotonic() - signalled
     lost = sum(status == 0 or status >= 500 for status in statuses)
     step = "see how platform/server.py drains, and SHUTDOWN_DRAIN_SECONDS"
     if readiness != 503:
-        raise Gap(f"/readyz answered {readiness or 'nothing'} after SIGTERM instead of 503", step)
+        raise Gap(f"/readyz returned {readiness or 'nothing'} after SIGTERM instead of 503", step)
     if lost:
-        raise Gap(f"{lost} of {len(statuses)} requests were lost in the drain", step)
-    if answered == 0 or answered >= 500:
-        raise Gap(f"the request in flight got {answered or 'no answer'}", step)
+        raise Gap(f"{lost} of {len(statuses)} requests failed during the drain", step)
+    if finished == 0 or finished >= 500:
+        raise Gap(f"the request in flight got {finished or 'no response'}", step)
     if code:
         raise Gap(f"the instance exited with {code}", step)
     served = f"{len(statuses)} requests and one in flight were served"
-    return f"after SIGTERM /readyz said 503, {served}, exit 0 in {took:.1f} s"
+    return f"after SIGTERM /readyz returned 503, {served}, exit 0 in {took:.1f} s"
 
 
 def _log() -> IO[bytes]:
@@ -103,13 +103,13 @@ def _log() -> IO[bytes]:
 
 @asynccontextmanager
 async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.AsyncClient]]:
-    """A second instance by the service's own command, on a port of its own; gone at the end."""
+    """Start a second instance with the service's own command and port; stop it at the end."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    own = {"HOST": "127.0.0.1", "PORT": port, "METRICS_PORT": "0", "SHUTDOWN_DRAIN_SECONDS": str(DRAIN)}
+    own = {"HOST": "127.0.0.1", "PORT": port, "METRICS_PORT": "0", "SHUTDOWN_DRAIN_SECONDS": str(DRAIN_SECONDS)}
     serve = [sys.executable, "-c", command(), "serve"]
     process = await asyncio.create_subprocess_exec(*serve, env={**os.environ, **own}, stdout=log, stderr=log)
-    # each request comes on a connection of its own, as from a balancer's other clients
+    # one connection per request, like the many clients of a load balancer
     limits = httpx2.Limits(max_keepalive_connections=0)
     try:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=5) as client:
@@ -121,11 +121,11 @@ async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.Async
 
 
 async def _until_ready(process: Process, client: httpx2.AsyncClient) -> None:
-    deadline = time.monotonic() + START
+    deadline = time.monotonic() + START_SECONDS
     while await _status(client, "/readyz") != 200:
         if process.returncode is not None or time.monotonic() > deadline:
-            seen = f"it exited with {process.returncode}" if process.returncode else f"within {START:g} s"
-            raise CannotCheck(f"a second instance did not become ready ({seen})", f"see {LOG}, then mend its start")
+            seen = f"it exited with {process.returncode}" if process.returncode else f"within {START_SECONDS:g} s"
+            raise CannotCheck(f"a second instance did not become ready ({seen})", f"see {LOG}, then fix its start")
         await asyncio.sleep(0.1)
 
 
@@ -137,7 +137,7 @@ async def _status(client: httpx2.AsyncClient, path: str) -> int:
 
 
 async def _upload(client: httpx2.AsyncClient, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Begin a request and leave it unfinished; its body is no JSON, so nothing is stored."""
+    """Begin a request and leave it unfinished; its body is not JSON, so nothing is stored."""
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n["
     writer.write(head.encode())
@@ -146,10 +146,10 @@ async def _upload(client: httpx2.AsyncClient, path: str) -> tuple[asyncio.Stream
 
 
 async def _finish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
-    """Send the rest, and give the status of the answer; 0 if none came."""
+    """Send the rest, and return the status of the response; 0 if there is none."""
     try:
         writer.write(b"[")
-        line = await asyncio.wait_for(reader.readline(), LEAVE)
+        line = await asyncio.wait_for(reader.readline(), EXIT_SECONDS)
         return int(line.split()[1]) if line.startswith(b"HTTP/1.1 ") else 0
     except OSError:
         return 0

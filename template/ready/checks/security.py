@@ -1,8 +1,8 @@
-"""Security: what the service refuses, and what it tells browsers to refuse."""
+"""Security: which requests the service refuses, and which headers protect browsers."""
 
 from ..engine import Gap, NotApplicable, Probe, check
 
-STEP = "let platform/security.py set it, and no proxy remove it"
+STEP = "let platform/security.py set it, and let no proxy remove it"
 # After the OWASP REST Security Cheat Sheet and HTTP Headers Cheat Sheet: what each value must contain.
 HEADERS = {
     "content-security-policy": "frame-ancestors 'none'",
@@ -15,39 +15,39 @@ HEADERS = {
 
 @check("security")
 async def headers(probe: Probe) -> str:
-    """Every answer carries the security headers, an error too."""
+    """Every response has the security headers, an error too."""
     encrypted = probe.client.base_url.scheme == "https"
     wanted = {**HEADERS, "strict-transport-security": "max-age="} if encrypted else HEADERS
     for path in ("/version", f"/{probe.marker}"):
         found = (await probe.client.get(path)).headers
         missing = [name for name, value in wanted.items() if value not in found.get(name, "")]
         if missing:
-            raise Gap(f"{path} answered without a right {', '.join(missing)}", STEP)
+            raise Gap(f"{path} returned no valid {', '.join(missing)}", STEP)
         if "server" in found:
-            raise Gap(f"{path} tells what serves it: {found['server']}", "remove the header Server")
-    return f"{len(wanted)} headers are right on an answer and on an error"
+            raise Gap(f"{path} reveals its server: {found['server']}", "remove the header Server")
+    return f"{len(wanted)} headers are valid, on errors too"
 
 
 @check("security")
 async def hosts(probe: Probe) -> str:
-    """A name that is not the service's own is refused."""
+    """A request for a foreign host name is refused."""
     host = f"{probe.marker}.invalid"
-    answer = await probe.client.get("/version", headers={"Host": host})
-    if not 400 <= answer.status_code < 500:
-        raise Gap(f"the Host {host} was answered with {answer.status_code}", "name your own hosts in TRUSTED_HOSTS")
-    return f"the Host {host} was refused with {answer.status_code}"
+    response = await probe.client.get("/version", headers={"Host": host})
+    if not 400 <= response.status_code < 500:
+        raise Gap(f"the Host {host} got {response.status_code}", "list your own hosts in TRUSTED_HOSTS")
+    return f"the Host {host} was refused with {response.status_code}"
 
 
 @check("security")
 async def docs(probe: Probe) -> str:
-    """Production does not describe itself to whoever asks."""
+    """Production does not publish its API description."""
     if not probe.production:
         raise NotApplicable("because only production closes /docs")
     for path in ("/docs", "/openapi.json"):
-        answer = await probe.client.get(path)
-        if answer.status_code != 404:
-            raise Gap(f"{path} answered {answer.status_code}", "unset EXPOSE_DOCS, or waive this where it is meant")
-    return "/docs and /openapi.json answered 404"
+        response = await probe.client.get(path)
+        if response.status_code != 404:
+            raise Gap(f"{path} returned {response.status_code}", "unset EXPOSE_DOCS, or waive this check")
+    return "/docs and /openapi.json returned 404"
 
 
 @check("security")
@@ -56,6 +56,6 @@ async def transport(probe: Probe) -> str:
     if not probe.production:
         raise NotApplicable("because only production needs a certificate")
     if probe.client.base_url.scheme != "https":
-        raise Gap(f"{probe.client.base_url} is not encrypted", "look at the address of the clients, --url https://…")
-    answer = await probe.client.get("/livez")
-    return f"/livez answered {answer.status_code} under a certificate that this machine trusts"
+        raise Gap(f"{probe.client.base_url} is not encrypted", "check the URL that clients use, --url https://…")
+    response = await probe.client.get("/livez")
+    return f"/livez returned {response.status_code} with a certificate that this machine trusts"

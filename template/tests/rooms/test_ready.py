@@ -1,4 +1,4 @@
-"""The checks of `ready` can be loaded, yours included: each has a name of its own and says what it promises."""
+"""The checks of `ready` can be loaded, yours included: each has a unique name and states its promise."""
 
 from ready import engine
 

@@ -1,7 +1,7 @@
-"""Traces, metrics and logs by OpenTelemetry: without an endpoint nothing is built, imported or paid for.
+"""Traces, metrics and logs with OpenTelemetry; without an endpoint its SDK is not even imported.
 
-A request is sampled here, before anything is collected of it: only then it enters an instrumentation
-(`telemetry.http`). The metrics of requests are ours, so that each request counts once, sampled or not.
+Requests are sampled here, because instrumentations (`telemetry.http`) collect attributes before they ask a sampler:
+only sampled requests reach them. Request metrics are our own, so that each request counts once, sampled or not.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .metrics import Requests
 
-HALF = (1 << 64) - 1
-NOWHERE = Context()
+LOWER_64_BITS = (1 << 64) - 1
+EMPTY_CONTEXT = Context()
 BAGGAGE = W3CBaggagePropagator()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTelemetry:
-    """What is asked at each request, while something is sent.
+    """What each request uses while traces or metrics are exported.
 
     Args:
-        samples: Decides for traces; None where none are sent.
-        requests: Counts; None where no metrics are wanted.
+        samples: Decides whether a request is traced; None if traces are not exported.
+        requests: Counts requests; None if metrics are not exported.
     """
 
     samples: Callable[[RequestContext], bool] | None
@@ -52,66 +52,66 @@ class RequestTelemetry:
 
 
 class _Unsampled(NonRecordingSpan):
-    """Stands for the request that runs just now: one for all of them, which makes their ids when somebody asks."""
+    """The span of every unsampled request: one object for all, which reads the current request's ids on demand."""
 
     def get_span_context(self) -> SpanContext:
         context = current.get()
         trace_id = int(context.trace_id, 16) if context else 0
-        return SpanContext(trace_id, trace_id & HALF or 1, False)
+        return SpanContext(trace_id, trace_id & LOWER_64_BITS or 1, False)
 
 
-ALONE = set_span_in_context(_Unsampled(INVALID_SPAN_CONTEXT), NOWHERE)
+UNSAMPLED_CONTEXT = set_span_in_context(_Unsampled(INVALID_SPAN_CONTEXT), EMPTY_CONTEXT)
 
 
-def _around(context: RequestContext) -> Context:
-    """The context in which a request without a span of its own runs: its ids, and what the caller hands on."""
+def _unsampled_context(context: RequestContext) -> Context:
+    """The OpenTelemetry context of an unsampled request: its ids, and the caller's baggage and trace state."""
     if not context.parent_id:
-        return ALONE
-    handed: dict[bytes, list[str]] = {b"baggage": [], b"tracestate": []}
+        return UNSAMPLED_CONTEXT
+    headers: dict[bytes, list[str]] = {b"baggage": [], b"tracestate": []}
     for name, value in context.scope["headers"]:
-        if name in handed:
-            handed[name].append(value.decode("latin-1"))
-    state = TraceState.from_header(handed[b"tracestate"]) if handed[b"tracestate"] else None
+        if name in headers:
+            headers[name].append(value.decode("latin-1"))
+    state = TraceState.from_header(headers[b"tracestate"]) if headers[b"tracestate"] else None
     ids = int(context.trace_id, 16), int(context.parent_id, 16)
     span = NonRecordingSpan(SpanContext(*ids, True, None, state))
-    baggage = {"baggage": ",".join(handed[b"baggage"])}
-    return set_span_in_context(span, BAGGAGE.extract(baggage, NOWHERE) if baggage["baggage"] else NOWHERE)
+    baggage = {"baggage": ",".join(headers[b"baggage"])}
+    return set_span_in_context(span, BAGGAGE.extract(baggage, EMPTY_CONTEXT) if baggage["baggage"] else EMPTY_CONTEXT)
 
 
 def sampler(kind: str, ratio: float) -> Callable[[RequestContext], bool]:
-    """What the SDK's sampler of that name decides, without the objects that it makes for each request.
+    """Decide like the SDK's sampler of that name, without the objects that it creates for each request.
 
     https://opentelemetry.io/docs/specs/otel/trace/sdk/#built-in-samplers
 
     Args:
         kind: As in OTEL_TRACES_SAMPLER.
-        ratio: The share of traces, where it takes a share.
+        ratio: The share of traces, for samplers that take one.
     """
     share = {"always_off": 0.0, "always_on": 1.0}.get(kind.removeprefix("parentbased_"), ratio)
-    bound = round(share * (HALF + 1))
+    bound = round(share * (LOWER_64_BITS + 1))
     follows = kind.startswith("parentbased_")
 
     def samples(context: RequestContext) -> bool:
         if follows and context.parent_id:
             return context.parent_sampled
-        return int(context.trace_id, 16) & HALF < bound
+        return int(context.trace_id, 16) & LOWER_64_BITS < bound
 
     return samples
 
 
 def begin(context: RequestContext) -> None:
     """Count the request as active, and decide whether it is sampled."""
-    watch: RequestTelemetry | None = context.state.own.get(RequestTelemetry)
-    if watch and watch.requests:
-        watch.requests.begin(context)
-    if watch and watch.samples:
-        context.sampled = context.scope["path"] not in QUIET and watch.samples(context)
-        if not context.sampled:  # what the request calls is not sampled either, and calls carry its trace id
-            context.notes[RequestTelemetry] = attach(_around(context))
+    telemetry: RequestTelemetry | None = context.state.own.get(RequestTelemetry)
+    if telemetry and telemetry.requests:
+        telemetry.requests.begin(context)
+    if telemetry and telemetry.samples:
+        context.sampled = context.scope["path"] not in QUIET and telemetry.samples(context)
+        if not context.sampled:  # outgoing calls carry its trace id, and are not sampled either
+            context.notes[RequestTelemetry] = attach(_unsampled_context(context))
 
 
 def respond(context: RequestContext, headers: Headers) -> None:
-    """Give the span its route, which is known by now: joined over mounts, as instrumentations do not."""
+    """Set the span's route, which is known by now and includes mounts, unlike that of instrumentations."""
     span: Span | None = context.notes.get(Span)
     if span and (route := context.route):
         span.set_attribute("http.route", route)
@@ -119,47 +119,47 @@ def respond(context: RequestContext, headers: Headers) -> None:
 
 
 def finish(context: RequestContext) -> None:
-    """Count the request with its answer."""
-    watch: RequestTelemetry | None = context.state.own.get(RequestTelemetry)
+    """Count the finished request."""
+    telemetry: RequestTelemetry | None = context.state.own.get(RequestTelemetry)
     if token := context.notes.get(RequestTelemetry):
         detach(token)
-    if watch and watch.requests:
-        watch.requests.finish(context)
+    if telemetry and telemetry.requests:
+        telemetry.requests.finish(context)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
-    """Build what the settings ask for: in the process that serves, so that workers share no thread, no connection."""
-    mine, state = part(settings, Settings), state_of(app)
-    prometheus = mine.otel_metrics_exporter == "prometheus" and not mine.otel_sdk_disabled
-    watched = state.spans and not mine.otel_sdk_disabled
-    if not (prometheus or watched or mine.sends("traces") or mine.sends("metrics") or mine.sends("logs")):
+    """Build the providers in the process that serves, so that workers share no thread and no connection."""
+    own, state = part(settings, Settings), state_of(app)
+    prometheus = own.otel_metrics_exporter == "prometheus" and not own.otel_sdk_disabled
+    local = state.spans and not own.otel_sdk_disabled
+    if not (prometheus or local or own.sends("traces") or own.sends("metrics") or own.sends("logs")):
         yield
         return
     sdk = import_module(".sdk", __package__)
-    parts = sdk.build(app, mine, state.spans if watched else [])
-    if parts.tracers:
-        set_tracer_provider(parts.tracers)
-        if http := find_module("http", __package__ or ""):  # else FastAPI makes the spans itself
-            state.traced = http.make_traced(app, parts.tracers)
-    if parts.lines:
-        state.lines.append(parts.lines)
+    providers = sdk.build(app, own, state.spans if local else [])
+    if providers.tracers:
+        set_tracer_provider(providers.tracers)
+        if http := find_module("http", __package__ or ""):  # otherwise FastAPI creates the spans itself
+            state.traced = http.make_traced(app, providers.tracers)
+    if providers.lines:
+        state.lines.append(providers.lines)
     requests = lag = None
-    if parts.meters:
-        set_meter_provider(parts.meters)
+    if providers.meters:
+        set_meter_provider(providers.meters)
         meters = import_module(".metrics", __package__)
-        requests, lag = meters.install(parts.meters, state, parts.durations)
-    samples = sampler(mine.otel_traces_sampler, mine.ratio) if parts.tracers else None
+        requests, lag = meters.install(providers.meters, state, providers.durations)
+    samples = sampler(own.otel_traces_sampler, own.ratio) if providers.tracers else None
     state.own[RequestTelemetry] = RequestTelemetry(samples, requests)
-    state.flushes += parts.flushes
-    watching = asyncio.create_task(lag.watch()) if lag else None
+    state.flushes += providers.flushes
+    lag_task = asyncio.create_task(lag.measure()) if lag else None
     yield
     del state.own[RequestTelemetry]
     state.traced = None
-    if watching:
-        watching.cancel()
+    if lag_task:
+        lag_task.cancel()
         with suppress(asyncio.CancelledError):
-            await watching
+            await lag_task
 
 
 ROOM = Room(settings=Settings, begin=begin, respond=respond, finish=finish, lifespan=lifespan)

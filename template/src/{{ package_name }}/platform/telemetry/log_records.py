@@ -1,7 +1,7 @@
-"""Log lines as OpenTelemetry's log records, where OTEL_LOGS_EXPORTER asks for them.
+"""Sends log lines as OpenTelemetry log records, if OTEL_LOGS_EXPORTER is `otlp`.
 
-The modules have an underscore as long as Python's log signal is experimental; there are no other names for it, and
-they are imported nowhere else. https://opentelemetry.io/docs/languages/python/#status-and-releases
+The imported modules begin with an underscore while Python's log signal is experimental; it has no public names yet.
+They are imported only here. https://opentelemetry.io/docs/languages/python/#status-and-releases
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ SEVERITY = {
     "error": SeverityNumber.ERROR,
     "critical": SeverityNumber.FATAL,
 }
-APART = {"event", "level", "span_id", "timestamp", "trace_id"}  # these have fields of their own in a record
+FIELDS = {"event", "level", "span_id", "timestamp", "trace_id"}  # not attributes: a record has fields for them
 
 
 class _Exporter(OTLPLogExporter):
@@ -33,26 +33,26 @@ class _Exporter(OTLPLogExporter):
         return super().export(Paced(batch, lambda record: record))
 
 
-def make(resource: Resource, far: Mapping[str, Any]) -> tuple[Line, Callable[[], None]]:
-    """Make the listener for log lines that sends them, and the call that sends what waits and ends it.
+def make(resource: Resource, exporter_options: Mapping[str, Any]) -> tuple[Line, Callable[[], None]]:
+    """Create the listener that sends log lines, and the function that flushes and stops it.
 
     Args:
-        resource: Who sends.
-        far: Arguments of the exporter.
+        resource: Identifies the service.
+        exporter_options: Arguments of the exporter.
     """
     provider = LoggerProvider(resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(_Exporter(**far)))
+    provider.add_log_record_processor(BatchLogRecordProcessor(_Exporter(**exporter_options)))
     logger = provider.get_logger(__name__)
 
     def emit(line: Mapping[str, Any]) -> None:
         if str(line.get("logger", "")).startswith("opentelemetry"):
-            return  # that sending failed is not to be sent
+            return  # a failed export must not cause another one
         level = str(line.get("level", "info"))
         logger.emit(
             body=str(line.get("event", "")),
             severity_number=SEVERITY.get(level, SeverityNumber.INFO),
             severity_text=level.upper(),
-            attributes={name: _plain(value) for name, value in line.items() if name not in APART and value is not None},
+            attributes={key: _plain(value) for key, value in line.items() if key not in FIELDS and value is not None},
             context=_context(line),
         )
 
@@ -64,7 +64,7 @@ def _plain(value: Any) -> Any:
 
 
 def _context(line: Mapping[str, Any]) -> Context | None:
-    """The access line is written when the span is over: the ids are in it."""
+    """The access line is written after the span has ended, so its ids come from the line."""
     if "span_id" not in line or "trace_id" not in line:
         return None
     ids = int(line["trace_id"], 16), int(line["span_id"], 16)

@@ -1,6 +1,6 @@
-"""The metrics of the service: names, units and attributes here are what alerts and dashboards are written against.
+"""The metrics of the service; alerts and dashboards depend on the names, units and attributes here.
 
-After https://opentelemetry.io/docs/specs/semconv/; few on purpose, since each costs storage in every instance.
+They follow https://opentelemetry.io/docs/specs/semconv/. They are few, because each costs storage for every instance.
 """
 
 import asyncio
@@ -14,73 +14,73 @@ from typing import Any
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from ..state import PROBES, Metric, RequestContext, State
-from .durations import Durations, Kind
+from .durations import Durations, SeriesKey
 
-TICK = 0.25  # seconds between two looks at the event loop
+TICK_SECONDS = 0.25  # between two measurements of the event loop
 PROC = Path("/proc/self")
-Found = Iterator[tuple[float, dict[str, str]]]
+Values = Iterator[tuple[float, dict[str, str]]]
 
 
 class Requests:
-    """Counts and times HTTP requests; probes are no traffic, and the length of a WebSocket is no latency."""
+    """Counts and times HTTP requests, without probes and WebSockets: they would distort rate and latency."""
 
     def __init__(self, durations: Durations) -> None:
         self.durations = durations
         self.active: Counter[tuple[str, str]] = Counter()
 
     def begin(self, context: RequestContext) -> None:
-        """See a request come."""
+        """Count a request as active."""
         if context.scope["type"] == "http" and context.scope["path"] not in PROBES:
-            scheme = "https" if context.scope["scheme"] == "https" else "http"  # a proxy may say anything
+            scheme = "https" if context.scope["scheme"] == "https" else "http"  # a proxy can send any value
             counted = context.notes[Requests] = context.method, scheme
             self.active[counted] += 1
 
     def finish(self, context: RequestContext) -> None:
-        """See it answered."""
+        """Count a finished request."""
         counted: tuple[str, str] | None = context.notes.get(Requests)
         if not counted:
             return
         self.active[counted] -= 1
         status = context.status or 500
         error = "" if status < 500 else type(context.error).__qualname__ if context.error else str(status)
-        series = self.durations.of(Kind(context.route, *counted, status, error))
+        series = self.durations.of(SeriesKey(context.route, *counted, status, error))
         series.record(context.seconds, context.trace_id, context.span_id)
 
-    def read(self) -> Found:
-        """How many are active."""
+    def read(self) -> Values:
+        """The number of active requests."""
         for (method, scheme), count in list(self.active.items()):
             yield count, {"http.request.method": method, "url.scheme": scheme}
 
 
-class Lag:
-    """How long the event loop was late: the time that one blocking call takes from all requests."""
+class EventLoopLag:
+    """The delay of the event loop: the time for which one blocking call stops all requests."""
 
     longest = 0.0
 
-    def read(self) -> Found:
-        """The longest delay since the last time."""
+    def read(self) -> Values:
+        """The longest delay since the last collection."""
         longest, self.longest = self.longest, 0.0
         yield longest, {}
 
-    async def watch(self) -> None:
+    async def measure(self) -> None:
         """Measure until cancelled."""
         while True:
-            due = time.monotonic() + TICK
-            await asyncio.sleep(TICK)
+            due = time.monotonic() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
             self.longest = max(self.longest, time.monotonic() - due)
 
 
-def install(provider: MeterProvider, state: State, durations: Durations) -> tuple[Requests, Lag]:
-    """Make the instruments of this process."""
-    requests, lag = Requests(durations), Lag()
+def install(provider: MeterProvider, state: State, durations: Durations) -> tuple[Requests, EventLoopLag]:
+    """Create the instruments of this process."""
+    requests, lag = Requests(durations), EventLoopLag()
     active = "http.server.active_requests", "{request}", "Number of active HTTP server requests."
     metrics = [
         Metric(*active, requests.read, "up_down_counter"),
         Metric("process.cpu.time", "s", "CPU seconds by mode.", _cpu, "counter"),
-        Metric("process.event_loop.lag", "s", "Longest delay of the event loop since the last look.", lag.read),
+        Metric("process.event_loop.lag", "s", "Longest delay of the event loop since the last collection.", lag.read),
         *state.metrics,
     ]
-    if PROC.is_dir():  # Linux; elsewhere a developer does without
+    if PROC.is_dir():  # Linux only; developers on other systems do without
         files = "process.unix.file_descriptor.count", "{file_descriptor}", "Open files."
         metrics.append(Metric("process.memory.usage", "By", "Physical memory in use.", _memory, "up_down_counter"))
         metrics.append(Metric(*files, _files, "up_down_counter"))
@@ -95,16 +95,16 @@ def _observer(metric: Metric) -> Callable[[CallbackOptions], list[Observation]]:
     return lambda options: [Observation(value, attributes) for value, attributes in metric.read()]
 
 
-def _cpu() -> Found:
+def _cpu() -> Values:
     times = os.times()
     yield times.user, {"cpu.mode": "user"}
     yield times.system, {"cpu.mode": "system"}
 
 
-def _memory() -> Found:
+def _memory() -> Values:
     resident = int((PROC / "statm").read_text().split()[1])  # in pages: proc(5)
     yield resident * os.sysconf("SC_PAGE_SIZE"), {}
 
 
-def _files() -> Found:
+def _files() -> Values:
     yield len(os.listdir(PROC / "fd")), {}

@@ -1,4 +1,4 @@
-"""The exporter of metrics over OTLP, which adds the histogram of this service to each export."""
+"""The OTLP exporter of metrics, which adds the histogram of request durations to each export."""
 
 import os
 from typing import Any
@@ -11,11 +11,11 @@ from .durations import Durations
 
 
 class DurationsExporter(OTLPMetricExporter):
-    """Sends request durations with what the SDK has collected; `process.cpu.time` is always there.
+    """Sends request durations with the SDK's own metrics; there is always one, `process.cpu.time`.
 
     Args:
         durations: The histogram.
-        arguments: Of the exporter.
+        arguments: Of the SDK's exporter.
     """
 
     def __init__(self, durations: Durations, **arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Metrics for a Prometheus that scrapes: on a port of their own, never on the public one, from a thread of its own."""
+"""Serves metrics for Prometheus to scrape, in a thread and on a port of their own: the public port never shows them."""
 
 import os
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
 
 
 class DurationsCollector(Collector):
-    """The histogram of request durations, as `prometheus_client` wants it; an empty label is none to Prometheus."""
+    """The histogram of request durations for `prometheus_client`; Prometheus ignores empty labels."""
 
     def __init__(self, durations: Durations) -> None:
         self.durations = durations
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Give all series; Prometheus counts each bucket with those below it."""
+        """Return all series; in Prometheus each bucket includes those below it."""
         family = HistogramMetricFamily("http_server_request_duration", DESCRIPTION, labels=LABELS, unit="seconds")
         for kind, series in list(self.durations.series.items()):
             total, buckets = 0, []
@@ -35,7 +35,7 @@ class DurationsCollector(Collector):
 
 
 def serve(durations: Durations, host: str, port: int) -> PrometheusMetricReader:
-    """Listen, and give the reader that the SDK's own instruments are read by."""
+    """Start the server, and return the reader for the SDK's own instruments."""
     log = structlog.get_logger("telemetry")
     registry = CollectorRegistry()
     reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
@@ -43,7 +43,7 @@ def serve(durations: Durations, host: str, port: int) -> PrometheusMetricReader:
     try:
         server, _ = start_http_server(port, host, registry)
         log.info("metrics", port=server.server_port)
-    except OSError as error:  # the service serves without them; a second worker on this port is the usual reason
+    except OSError as error:  # the service runs on without metrics; usually another worker has the port
         reason = os.strerror(error.errno or 0)
         log.error("no metrics", port=port, reason=reason, advice="set METRICS_PORT to a free port")
     return reader

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK, put together after the settings: who sends, what, and where to."""
+"""Builds OpenTelemetry's SDK from the settings: resource, providers and exporters."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from ..state import Line, release_of
 from .durations import Durations
 from .settings import Settings
 
-# Set from the pod's own fields (downward API); names of https://opentelemetry.io/docs/specs/semconv/resource/k8s/.
+# Set from the pod's own fields (downward API); named after https://opentelemetry.io/docs/specs/semconv/resource/k8s/.
 POD = (
     "K8S_CONTAINER_NAME",
     "K8S_DEPLOYMENT_NAME",
@@ -27,8 +27,8 @@ POD = (
 
 
 @dataclass
-class Parts:
-    """What the room `telemetry` works with; None where it is not wanted."""
+class Providers:
+    """What the room `telemetry` uses; None if the settings switch it off."""
 
     tracers: TracerProvider | None = None
     meters: MeterProvider | None = None
@@ -37,33 +37,33 @@ class Parts:
     flushes: list[Callable[[], object]] = field(default_factory=list)
 
 
-def build(app: FastAPI, settings: Settings, watchers: Sequence[Any]) -> Parts:
-    """Make the providers that the settings of the room ask for; nothing is sent before they are used.
+def build(app: FastAPI, settings: Settings, local_exporters: Sequence[Any]) -> Providers:
+    """Build the providers that the settings require; nothing is sent before they are used.
 
     Args:
-        app: Whose name and version the resource has.
-        settings: The room's.
-        watchers: Exporters inside the process, given each span.
+        app: Its name and version identify the resource.
+        settings: Of the room.
+        local_exporters: Exporters inside the process, which get each span.
     """
-    # The stable names of the semantic conventions; instrumentations still default to the old ones.
+    # The stable semantic conventions; instrumentations still default to the old names.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
-    parts, resource = Parts(), _resource(app, settings)
-    if settings.sends("traces") or watchers:
+    providers, resource = Providers(), _resource(app, settings)
+    if settings.sends("traces") or local_exporters:
         from . import traces
 
-        far = _far(settings, "traces") if settings.sends("traces") else None
+        options = _exporter_options(settings, "traces") if settings.sends("traces") else None
         kind, size = settings.otel_traces_sampler, settings.otel_bsp_max_export_batch_size
-        parts.tracers = traces.make(kind, settings.ratio, resource, far, watchers, size)
-        parts.flushes.append(parts.tracers.shutdown)
-    if reader := _reader(settings, parts.durations):
-        parts.meters = MeterProvider([reader], resource, shutdown_on_exit=False)
-        parts.flushes.append(parts.meters.shutdown)
+        providers.tracers = traces.make(kind, settings.ratio, resource, options, local_exporters, size)
+        providers.flushes.append(providers.tracers.shutdown)
+    if reader := _reader(settings, providers.durations):
+        providers.meters = MeterProvider([reader], resource, shutdown_on_exit=False)
+        providers.flushes.append(providers.meters.shutdown)
     if settings.sends("logs"):
         from . import log_records
 
-        parts.lines, flush = log_records.make(resource, _far(settings, "logs"))
-        parts.flushes.append(flush)
-    return parts
+        providers.lines, flush = log_records.make(resource, _exporter_options(settings, "logs"))
+        providers.flushes.append(flush)
+    return providers
 
 
 def _resource(app: FastAPI, settings: Settings) -> Resource:
@@ -80,8 +80,8 @@ def _resource(app: FastAPI, settings: Settings) -> Resource:
     return Resource.create({**ours, **pod, **given})
 
 
-def _far(settings: Settings, signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
-    """The arguments of an exporter; a signal's own variable wins over the common one."""
+def _exporter_options(settings: Settings, signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
+    """The arguments of an exporter; a signal's own variable overrides the common one."""
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
     return {
         "endpoint": own or f"{settings.otel_exporter_otlp_endpoint}/v1/{signal}",
@@ -94,7 +94,7 @@ def _reader(settings: Settings, durations: Durations) -> MetricReader | None:
     if settings.sends("metrics"):
         from .otlp import DurationsExporter
 
-        exporter = DurationsExporter(durations, **_far(settings, "metrics"))
+        exporter = DurationsExporter(durations, **_exporter_options(settings, "metrics"))
         return PeriodicExportingMetricReader(exporter, settings.otel_metric_export_interval)
     if settings.otel_metrics_exporter == "prometheus" and not settings.otel_sdk_disabled:
         from .scrape import serve

@@ -1,4 +1,4 @@
-"""Where traces, metrics and logs are sent to, and how many of them: OpenTelemetry's standard variables."""
+"""OpenTelemetry's standard variables: where traces, metrics and logs are sent, and how many."""
 
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
@@ -31,14 +31,14 @@ Switch = Annotated[Literal["otlp", "none"], Lower]
 
 
 class Settings(RoomSettings):
-    """Where to send what, by the standard variables.
+    """Destinations, intervals and sampling of telemetry.
 
-    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/; those that are not here are read
-    by the SDK itself.
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/; the SDK itself reads
+    those that are not here.
     """
 
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
-    otel_bsp_max_export_batch_size: Annotated[int, Field(ge=1, le=2_048)] = 128  # of more, requests feel each
+    otel_bsp_max_export_batch_size: Annotated[int, Field(ge=1, le=2_048)] = 128  # larger batches delay requests
     otel_exporter_otlp_endpoint: Annotated[
         Annotated[str, AfterValidator(_address)] | None,
         OrOff,
@@ -69,13 +69,13 @@ class Settings(RoomSettings):
 
     @property
     def ratio(self) -> float:
-        """The share of traces that begin here; in production a tenth, unless something else is said."""
+        """The share of traces that begin here; by default 0.1 in production, otherwise 1."""
         if self.otel_traces_sampler_arg is None:
             return 0.1 if self.environment == "production" else 1.0
         return self.otel_traces_sampler_arg
 
     def sends(self, signal: Literal["logs", "metrics", "traces"]) -> bool:
-        """Whether a signal goes to the collector."""
+        """Whether a signal is sent to the collector."""
         wanted = getattr(self, f"otel_{signal}_exporter") == "otlp"
         return wanted and self.otel_exporter_otlp_endpoint is not None and not self.otel_sdk_disabled
 

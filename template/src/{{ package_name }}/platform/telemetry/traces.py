@@ -1,4 +1,4 @@
-"""The spans that leave the service: numbered as the door says, sampled as the settings say, and without secrets."""
+"""Creates and exports spans: with the trace id of the request, sampled by the settings, and without secrets."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -20,10 +20,10 @@ from ..redaction import redact
 from ..state import current
 from .pacing import Paced
 
-# Queries hold what people searched, and their tokens: the path says which call it was.
-QUERIES = ("url.query",)
-# Of a few values each, in which no secret can be: most of each span.
-KNOWN = {
+# Query strings contain search terms and tokens; the path is enough to identify a request.
+DROPPED = ("url.query",)
+# Never redacted, to save time: they have few values, and none can be a secret.
+SAFE = {
     "client.port",
     "http.request.method",
     "http.response.status_code",
@@ -32,15 +32,15 @@ KNOWN = {
     "server.port",
     "url.scheme",
 }
-# The same in request after request.
-USUAL = {"client.address", "server.address", "user_agent.original"}
-ADDRESSES = ("http.url", "url.full")
-MAX_ATTRIBUTE_CHARACTERS = 2_048  # characters of an attribute: clients choose paths and user agents
-MAX_EVENT_CHARACTERS = 16_384  # characters of one of an event, such as a traceback
+# Redacted once per value: many requests have the same.
+REPEATED = {"client.address", "server.address", "user_agent.original"}
+URLS = ("http.url", "url.full")
+MAX_ATTRIBUTE_CHARACTERS = 2_048  # of a span's attribute: clients choose paths and user agents
+MAX_EVENT_CHARACTERS = 16_384  # of an event's attribute, such as a traceback
 
 
 class _Ids(RandomIdGenerator):
-    """Gives the first span of a sampled request the trace id that the door has made for it."""
+    """Gives the first span of a sampled request the trace id that the door generated."""
 
     def generate_trace_id(self) -> int:
         context = current.get()
@@ -49,8 +49,8 @@ class _Ids(RandomIdGenerator):
         return super().generate_trace_id()
 
 
-class _Note(SpanProcessor):
-    """Tells the rooms which span is the request's."""
+class _RequestSpan(SpanProcessor):
+    """Stores the request's span and its ids in the request context."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         context = current.get()
@@ -61,21 +61,21 @@ class _Note(SpanProcessor):
 
 
 class Redacting(SpanExporter):
-    """Takes secrets out of spans in the exporter's thread, where no request waits.
+    """Redacts spans in the exporter's thread, where no request waits for it.
 
     Args:
-        exporter: Gets the copies.
+        exporter: Gets the redacted copies.
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self.exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send copies without secrets."""
+        """Send redacted copies."""
         return self.exporter.export(Paced(spans, _clean))
 
     def shutdown(self) -> None:
-        """Give up what is under way."""
+        """Stop the exporter."""
         self.exporter.shutdown()
 
 
@@ -99,33 +99,33 @@ def _clean(span: ReadableSpan) -> ReadableSpan:
 def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
     found = {}
     for name, value in (given or {}).items():
-        if name in ADDRESSES:
+        if name in URLS:
             value = str(value).partition("?")[0]
-        if name not in QUERIES:
-            found[name] = value if name in KNOWN else _usual(value) if name in USUAL else redact(value, name)
+        if name not in DROPPED:
+            found[name] = value if name in SAFE else _redact_cached(value) if name in REPEATED else redact(value, name)
     return found
 
 
-_usual = lru_cache(1024)(redact)
+_redact_cached = lru_cache(1024)(redact)
 
 
 def make(
     kind: str,
     ratio: float,
     resource: Resource,
-    far: Mapping[str, Any] | None,
-    watchers: Sequence[SpanExporter],
+    exporter_options: Mapping[str, Any] | None,
+    local_exporters: Sequence[SpanExporter],
     batch_size: int = 128,
 ) -> TracerProvider:
-    """Make the provider of spans.
+    """Create the provider of spans.
 
     Args:
-        kind: Which sampler, by the name that OTEL_TRACES_SAMPLER has for it.
-        ratio: The share of traces that it takes, where it takes a share.
-        resource: Who sends.
-        far: Arguments of the exporter; None where nothing leaves the process.
-        watchers: Given each span at once, inside the process.
-        batch_size: Spans that one request to the far end holds at most.
+        kind: The sampler, as in OTEL_TRACES_SAMPLER.
+        ratio: The share of traces, for samplers that take one.
+        resource: Identifies the service.
+        exporter_options: Arguments of the OTLP exporter; None if it is off.
+        local_exporters: Inside the process; each gets a span as soon as it ends.
+        batch_size: Most spans per request to the collector.
     """
     root = sampling.TraceIdRatioBased(ratio)
     samplers: dict[str, sampling.Sampler] = {
@@ -138,18 +138,18 @@ def make(
     }
     limits = SpanLimits(max_attribute_length=MAX_EVENT_CHARACTERS, max_span_attribute_length=MAX_ATTRIBUTE_CHARACTERS)
     provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
-    provider.add_span_processor(_Note())
-    for watcher in watchers:
-        provider.add_span_processor(SimpleSpanProcessor(Redacting(watcher)))
-    if far is not None:
-        exporter = Redacting(OTLPSpanExporter(**far))
+    provider.add_span_processor(_RequestSpan())
+    for local in local_exporters:
+        provider.add_span_processor(SimpleSpanProcessor(Redacting(local)))
+    if exporter_options is not None:
+        exporter = Redacting(OTLPSpanExporter(**exporter_options))
         provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=batch_size))
     _trace_calls(provider)
     return provider
 
 
 def _trace_calls(provider: TracerProvider) -> None:
-    """Make each call by httpx one client span that hands its trace on, once somebody has imported httpx."""
+    """Trace each call with httpx as one client span, and propagate the trace; starts when httpx is imported."""
 
     def instrument(library: ModuleType) -> None:
         from opentelemetry.instrumentation import httpx
