@@ -23,7 +23,7 @@ from tests.service.conftest import migrated
 
 Server = Redis | Memcached
 # The gate does not wait as long between two looks at what is away.
-QUICK = (Value("cache:PAUSE", "0.1"), Value("secrets.files:REFRESH_SECONDS", "0.2"))
+QUICK = (Value("cache:PROBE_PAUSE_SECONDS", "0.1"), Value("secrets.files:REFRESH_SECONDS", "0.2"))
 # What a service logs whose sabotage is broken itself: then a proof is red for nothing.
 BROKEN = re.compile(r"(Attribute|Name|Syntax|Type|UnboundLocal)Error")
 FEATURE = '''"""Values from a source that can be told how to behave."""

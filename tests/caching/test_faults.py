@@ -56,16 +56,16 @@ def survives(made: Lab, fault: Fault) -> None:
     assert made.server
     name = new(fault.__name__)
     paths = [f"/lab/get/plain/{name}-{number}" for number in range(REQUESTS)]
-    away, back, others = made.lines("cache is away"), made.lines("cache is back"), quiet(made)
+    away, back, others = made.lines("cache is unavailable"), made.lines("cache is available again"), quiet(made)
     with fault(made.server):
         assert made.rush(paths) == {200: REQUESTS}
         made.forget()
-        made.wait(lambda: made.lines("cache is away") == away + 1, 5)
+        made.wait(lambda: made.lines("cache is unavailable") == away + 1, 5)
         assert made.calls(f"{name}-0") == 1
         assert made.rush(paths) == {200: REQUESTS}
         assert made.calls(f"{name}-0") == 2  # it is left alone
         assert made.get(f"{name}-0")["key"] == f"{name}-0"
-    made.wait(lambda: made.lines("cache is back") == back + 1)
+    made.wait(lambda: made.lines("cache is available again") == back + 1)
     made.wait(lambda: made.hits(name))
     assert quiet(made) - others < 10
 
@@ -93,7 +93,7 @@ def leaves_it_alone(made: Lab, way: Proxy) -> None:
     """A server whose answers take longer than a call may, until it is quick again."""
     way.delay = 0.4
     assert made.rush([f"/lab/get/plain/slow-{number}" for number in range(30)]) == {200: 30}
-    made.wait(lambda: made.lines("cache is away") == 1, 5)
+    made.wait(lambda: made.lines("cache is unavailable") == 1, 5)
     way.delay = 0.0
     made.wait(lambda: made.hits("quick"))
 
@@ -136,9 +136,9 @@ def test_an_invalidation_that_the_server_missed_is_made_up_for(running: Lab) -> 
 @pytest.mark.parametrize(
     ("sabotage", "proof"),
     [
-        (Value("cache:CONFIRM", "1_000_000"), partial(survives, fault=hung)),
+        (Value("cache:FAILED_PROBES", "1_000_000"), partial(survives, fault=hung)),
         (Body("cache:ReadThrough.probe", "await self.backend.start()"), partial(survives, fault=full)),
-        (Body("cache:ReadThrough.probe", "self.held.clear()\nawait original()"), sees_the_change),
+        (Body("cache:ReadThrough.probe", "self.invalidations.clear()\nawait original()"), sees_the_change),
     ],
     ids=["a breaker that says nothing", "a probe that does not write", "an invalidation that is dropped"],
 )
@@ -151,6 +151,6 @@ def test_a_sabotaged_cache_fails_the_proof(
 
 @pytest.mark.sabotage
 def test_who_waits_too_long_does_not_leave_a_slow_server_alone(on_redis: Project, tmp_path: Path, redis: Redis) -> None:
-    patient = Value("cache:CALL", "2.5")
+    patient = Value("cache:CALL_SECONDS", "2.5")
     with Proxy(redis.port) as way, lab(on_redis, tmp_path, redis, patient, env=by_way_of(way, redis)) as made:
         turns_red(lambda: leaves_it_alone(made, way), made)

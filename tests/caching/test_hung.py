@@ -84,7 +84,7 @@ def test_a_hung_redis_costs_fifty_workers_next_to_nothing(as_emitted: Project, t
 
 @pytest.mark.sabotage
 def test_without_a_breaker_a_hung_redis_holds_all_up(as_emitted: Project, tmp_path: Path, redis: Redis) -> None:
-    with lab(as_emitted, tmp_path, redis, Body("cache:Breaker.note", "return")) as made:
+    with lab(as_emitted, tmp_path, redis, Body("cache:Breaker.record", "return")) as made:
         turns_red(lambda: keeps_its_pace(made, 8), made)
 
 
@@ -94,5 +94,5 @@ def test_a_healthy_redis_under_a_cold_rush_is_never_away(as_emitted: Project, tm
         for number in range(count(3, 20)):
             assert made.rush([f"/lab/get/plain/cold-{number}-{key}" for key in range(300)]) == {200: 300}
         time.sleep(2)  # three probes would have failed by now
-        assert made.lines("cache is away") == 0
+        assert made.lines("cache is unavailable") == 0
         assert made.hits("warm")

@@ -128,10 +128,10 @@ def test_freshness_is_spread(one: Lab) -> None:
 
 
 # Each asks for itself; no old value is given; any error is one of a source that is away.
-ALONE = "return await self._fly(policy, self.entries.name(policy, policy.key(key, principal)), load, [*tags])"
+ALONE = "return await self._load(policy, self.entries.name(policy, policy.key(key, principal)), load, [*tags])"
 FRESH = """
     found = original(policy, entry, tokens)
-    return found if found.result == "hit" else Seen("miss", tokens)
+    return found if found.result == "hit" else Lookup("miss", tokens)
 """
 AWAY = """
     async def careless():
@@ -150,7 +150,7 @@ AWAY = """
     [
         (Body("cache:ReadThrough.get_or_load", ALONE), loads_once),
         (Body("cache:Entries.read", FRESH), stands_in),
-        (Body("cache:ReadThrough._fly", AWAY), stands_in),
+        (Body("cache:ReadThrough._load", AWAY), stands_in),
     ],
     ids=["each asks", "no old value", "an old value for a 404"],
 )
@@ -163,7 +163,7 @@ def test_a_sabotaged_cache_fails_the_proof(
 
 @pytest.mark.sabotage
 def test_a_lock_that_nobody_takes_lets_both_ask(on_redis: Project, tmp_path: Path, pair: list[Lab]) -> None:
-    free = Body("cache:ReadThrough._take_turn", "return False, await self._look(policy, name, tags)")
+    free = Body("cache:ReadThrough._lock", "return False, await self._look_up(policy, name, tags)")
     with lab(on_redis, tmp_path, pair[0].server, free) as made:
         turns_red(lambda: loads_once_with_a_lock([made, pair[1]]), made)
         pair[1].source(ms=0)

@@ -35,9 +35,9 @@ def works_with_its_password(project: Project, folder: Path, server: Redis | Memc
     env = {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(secret.parent)}
     with lab(project, folder, env=env) as made:
         assert made.rush([f"/lab/get/plain/wrong-{number}" for number in range(30)]) == {200: 30}
-        made.wait(lambda: made.lines("cache is away") == 1)
+        made.wait(lambda: made.lines("cache is unavailable") == 1)
         rotate(server.url(f"{LOGIN}@"))
-        made.wait(lambda: made.lines("cache is back") == 1, 5)
+        made.wait(lambda: made.lines("cache is available again") == 1, 5)
         made.wait(lambda: made.hits("right"))
         if isinstance(server, Redis):
             admin = server.client(f"{LOGIN}@")
@@ -52,7 +52,7 @@ def works_with_its_password(project: Project, folder: Path, server: Redis | Memc
         rotate("ftp://s3cr3t-four@nowhere")
         made.wait(lambda: made.lines("a new secret does not work; the old one stays") == 1)
         assert made.hits("still")
-        assert made.lines("cache is away") == 1
+        assert made.lines("cache is unavailable") == 1
         assert "s3cr3t" not in made.service.log
 
 

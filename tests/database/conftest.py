@@ -20,7 +20,7 @@ ITEMS = "/v1/items"
 ROLES = "deploy/postgres/roles.sql"
 NEW = {"name": "lamp"}
 # A wait that a proof need not sit through.
-HASTY = Value("migrations.env:LOCK_WAIT", "1")
+HASTY = Value("migrations.env:LOCK_SECONDS", "1")
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_a_promoted_standby_is_found_without_a_restart(
 
 SABOTAGES = [
     ("demoted", Body("db:leave_read_only", "pass"), 4),
-    ("hung", Value("db:PATIENCE", "ANSWER"), 45),
+    ("hung", Value("db:CHECK_SECONDS", "PROBE_SECONDS"), 45),
 ]
 
 

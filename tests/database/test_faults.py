@@ -80,12 +80,12 @@ def reads_on(service: Service, server: Postgres) -> None:
                 assert service.client.get(ITEMS).status_code == 200
                 assert service.client.get("/readyz").status_code == 200
                 time.sleep(0.3)
-            assert service.log.count("read-only, changes get 503") == 1
+            assert service.log.count("read-only, writes get 503") == 1
         finally:
             set_read_only("off")
     eventually(lambda: service.client.post(ITEMS, json=NEW).status_code == 201)
-    eventually(lambda: "takes changes again" in ask_ready(service))
-    assert service.log.count("takes changes again") == 1
+    eventually(lambda: "writable again" in ask_ready(service))
+    assert service.log.count("writable again") == 1
     assert len(lines(service)) < 10, lines(service)
 
 
@@ -146,10 +146,10 @@ def test_time_outs_and_a_read_only_server_have_their_answers(
 @pytest.mark.parametrize(
     ("proof", "sabotage", "shows"),
     [
-        (reads_on, Value("db:READ_ONLY", "AWAY"), "database-away"),
+        (reads_on, Value("db:READ_ONLY", "UNAVAILABLE"), "database-away"),
         (reads_on, Body("db:Pool._require_writable", "self.read_only = False\nawait original(connection)"), "== 1"),
         (waits_for_a_lock, Body("db:fault_of", "return None"), "500"),
-        (takes_too_long, Value("db:LATE", "AWAY"), "database-away"),
+        (takes_too_long, Value("db:TIMEOUT", "UNAVAILABLE"), "database-away"),
         (takes_too_long, Argument("db:make_engine", "pool_pre_ping", "False"), "assert 503 == 200"),
     ],
     ids=["read-only", "says it each time", "lock", "too long", "no ping"],
@@ -199,7 +199,7 @@ def test_a_request_waits_for_a_connection_but_not_for_ever(
     project: Project, database: Database, tmp_path: Path
 ) -> None:
     patient(database)
-    hasty = project.variant(tmp_path / "hasty", Value("db:POOL_WAIT", "1"))
+    hasty = project.variant(tmp_path / "hasty", Value("db:POOL_WAIT_SECONDS", "1"))
     with serving(hasty, tmp_path / "run", database, DB_POOL_SIZE="1", DB_POOL_EXTRA="1") as service:
         full(service, database)
 

@@ -60,7 +60,7 @@ def test_a_migration_may_say_why_it_means_it(later: Later, why: str, code: int) 
 def test_a_migration_that_needs_a_database_to_be_read_is_named(later: Later) -> None:
     done = lint(later(ASKS))
     assert done.returncode == 1
-    assert done.stderr.startswith("0002_later.py has no SQL without a database (AttributeError: ")
+    assert done.stderr.startswith("0002_later.py needs a database for its SQL (AttributeError: ")
     assert done.stderr.endswith("): see docs/database.md\n")
 
 

@@ -92,12 +92,12 @@ def test_of_two_migrators_one_waits(later: Later, project: Project, database: Da
     newer = later(SLOW, recipe(project, INDEX))
     ended = two_at_once(newer, database)
     assert [code for code, _ in ended] == [0, 0], ended
-    assert sum("another one is at work on this database, waiting" in said for _, said in ended) == 1
+    assert sum("another migrator is running on this database, waiting" in said for _, said in ended) == 1
     assert revisions(database) == {"0003", "p0001"}
 
 
 WAITS = """
-connection.execute(select(func.pg_advisory_lock(LOCK)))
+connection.execute(select(func.pg_advisory_lock(ADVISORY_LOCK)))
 connection.commit()
 """
 
@@ -105,7 +105,7 @@ connection.commit()
 @pytest.mark.sabotage
 @pytest.mark.parametrize(
     "sabotage",
-    [Body("migrations.env:alone", "pass"), Body("migrations.env:alone", WAITS)],
+    [Body("migrations.env:lock_migrations", "pass"), Body("migrations.env:lock_migrations", WAITS)],
     ids=["no lock", "a statement that waits"],
 )
 def test_without_the_lock_two_migrators_spoil_it(
@@ -120,8 +120,8 @@ def test_without_the_lock_two_migrators_spoil_it(
 
 
 TWICE = "from my_service.ops.migrate import run; run(); run()"
-HURRIED = Value("migrations.env:OTHER_WAIT", "1")
-GAVE_UP = "another one has been at work on this database for 1 s"
+HURRIED = Value("migrations.env:MIGRATOR_SECONDS", "1")
+GAVE_UP = "another migrator has been running on this database for 1 s"
 
 
 def test_the_lock_goes_with_the_connection(project: Project, database: Database) -> None:
@@ -149,7 +149,7 @@ def gets_through(project: Project, database: Database) -> str:
     """Migrate a table that a long transaction holds; requests are served meanwhile, and at its end it goes through."""
     with holding(database) as report:
         migrator = Migrator(project, database)
-        migrator.wait_for("somebody holds the table, again")
+        migrator.wait_for("a table is locked, retrying")
         with psycopg.connect(database.url("app")) as request:  # waits no longer than the role allows
             request.execute("INSERT INTO items SELECT gen_random_uuid(), 'a', null, 1, now(), now()")
         assert revisions(database) == {"0001", "p0001"}
@@ -168,19 +168,19 @@ def test_a_table_that_is_held_makes_it_wait_and_not_the_requests(later: Later, d
 @pytest.mark.sabotage
 def test_without_a_second_try_it_fails(later: Later, database: Database, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="canceling statement due to lock timeout"):
-        gets_through(later(ADD).variant(tmp_path / "sick", Value("ops.migrate:TRIES", "1")), database)
+        gets_through(later(ADD).variant(tmp_path / "sick", Value("ops.migrate:MAX_ATTEMPTS", "1")), database)
 
 
 def test_a_table_that_stays_held_gives_one_line_and_keeps_nothing(
     later: Later, database: Database, tmp_path: Path
 ) -> None:
-    hasty = later(ADD).variant(tmp_path / "hasty", Value("ops.migrate:TRIES", "2"))
+    hasty = later(ADD).variant(tmp_path / "hasty", Value("ops.migrate:MAX_ATTEMPTS", "2"))
     with holding(database):
         code, said = Migrator(hasty, database).end()
     assert code == 1
     assert said.splitlines()[1:] == [
-        "migrate: 0002_later.py failed, and nothing of it was kept: OperationalError: canceling statement due to lock "
-        "timeout in 2 tries; end the transaction that holds the table (docs/database.md)"
+        "migrate: 0002_later.py failed and was rolled back: OperationalError: canceling statement due to lock "
+        "timeout in 2 attempts; end the transaction that locks the table (docs/database.md)"
     ]
     assert revisions(database) == {"0001", "p0001"}
     with psycopg.connect(database.admin) as connection:
@@ -221,7 +221,7 @@ def rolled_back(old: Project, database: Database) -> str:
 def test_an_old_release_leaves_a_newer_schema_alone(later: Later, project: Project, database: Database) -> None:
     later(ADD).cli("migrate", env=database.env, check=True)
     said = rolled_back(project, database)
-    assert said == "answers, schema at 0002, p0001, newer than this code: nothing to do\n"
+    assert said == "schema at 0002, p0001, newer than this code: nothing to do\n"
     assert revisions(database) == {"0002", "p0001"}
 
 
@@ -230,7 +230,9 @@ def test_an_old_release_that_migrates_all_the_same_is_noticed(
     later: Later, project: Project, database: Database, tmp_path: Path
 ) -> None:
     later(ADD).cli("migrate", env=database.env, check=True)
-    sick = project.variant(tmp_path / "sick", Body("ops.migrate:_bring", 'command.upgrade(config, "heads")\nreturn ""'))
+    sick = project.variant(
+        tmp_path / "sick", Body("ops.migrate:_migrate", 'command.upgrade(config, "heads")\nreturn ""')
+    )
     assert rolled_back(sick, database) == "migrate: CommandError: No such revision or branch '0002'\n"
 
 
@@ -257,5 +259,5 @@ def test_behind_a_pooler_migrations_need_a_way_past_it(project: Project, databas
     pooled = {"DB_POOLER": "pgbouncer-transaction", "DATABASE_URL": database.url("app")}
     done = project.cli("migrate", env=pooled)
     assert done.returncode == 78
-    assert done.stderr == "configuration refused: DATABASE_MIGRATOR_URL: type the server's own address\n"
+    assert done.stderr == "configuration refused: DATABASE_MIGRATOR_URL: set the URL of the server itself\n"
     assert project.cli("migrate", env={**pooled, "DATABASE_MIGRATOR_URL": database.url("migrator")}).returncode == 0

@@ -13,7 +13,7 @@ from tests.sabotage import Body
 pytestmark = pytest.mark.servers
 SQLITE = {"DATABASE_URL": "sqlite:///./x.db"}
 POSTGRESQL = {"DATABASE_URL": "postgresql://app:s3cret-marker@127.0.0.1:1/orders"}
-ONE_PROCESS = "Value error, SQLite serves one process: set DATABASE_URL to PostgreSQL, or this to 1"
+ONE_PROCESS = "Value error, SQLite supports one process only: set DATABASE_URL to PostgreSQL, or this to 1"
 
 
 @pytest.mark.parametrize("name", ["DB_INSTANCES", "WEB_CONCURRENCY"])
@@ -24,12 +24,12 @@ def test_sqlite_serves_one_process(project: Project, name: str) -> None:
 
 def test_postgresql_may_serve_many(project: Project) -> None:
     done = project.cli("migrate", env={**POSTGRESQL, "WEB_CONCURRENCY": "2"})
-    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+    assert (done.returncode, "does not respond" in done.stderr) == (1, True)
 
 
 @pytest.mark.sabotage
 def test_a_file_that_many_write_is_noticed(project: Project, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", Body("db:Settings._alone", "return number"))
+    sick = project.variant(tmp_path / "sick", Body("db:Settings._one_process_on_sqlite", "return number"))
     assert sick.cli("migrate", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "DB_INSTANCES": "2"}).returncode == 0
 
 
@@ -66,7 +66,7 @@ def test_an_address_may_name_several_hosts(project: Project) -> None:
     said = project.run(str(project.venv / "bin/python"), "-c", READ, json.dumps([*wanted, *wrong])).stdout
     found = json.loads(said)
     assert dict(zip(wanted, found, strict=False)) == wanted
-    assert all("type postgresql://user:password@host:5432/name" in refusal for refusal in found[len(wanted) :])
+    assert all("use postgresql://user:password@host:5432/name" in refusal for refusal in found[len(wanted) :])
     assert "s3cret" not in said
 
 
@@ -117,5 +117,5 @@ def test_a_release_that_would_run_out_of_connections_is_said_at_the_start(projec
 def test_a_warning_that_forgets_the_other_processes_is_noticed(
     project: Project, database: Database, tmp_path: Path
 ) -> None:
-    sick = project.variant(tmp_path / "sick", Body("db:compare", "await original(connection, pool, 1)"))
+    sick = project.variant(tmp_path / "sick", Body("db:check_capacity", "await original(connection, pool, 1)"))
     assert warnings(sick, database, FOUR) == [None]

@@ -224,8 +224,8 @@ def test_head_does_not_wait_for_the_end_of_a_stream(kept: Service) -> None:
 
 
 HOLDS_ALL = """
-    self.held = original(message, policy)
-    return self.held
+    self.start = original(message, policy)
+    return self.start
 """
 NO_HEAD = """
     if scope.get("method") == "HEAD":
@@ -237,7 +237,7 @@ UNQUOTED = 'return [(b"surrogate-key", " ".join(tags).encode()), (b"cache-tag", 
 # Each service is broken in several places that do not touch each other, because a start costs more than a proof.
 SABOTAGES: list[dict[Sabotage, set[Proof]]] = [
     {
-        Body("http_cache:Answer._keep", HOLDS_ALL): {head, large, own_tags, streamed},
+        Body("http_cache:CachingSend._apply", HOLDS_ALL): {head, large, own_tags, streamed},
         Body("http_cache:respond", "return"): {silent},
         Body("http_cache:tag_headers", UNQUOTED): {tags},
     },

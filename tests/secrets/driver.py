@@ -26,7 +26,7 @@ for line in sys.stdin:
     now += float(line)
     try:
         snapshot = backend.read()
-        said = {"values": dict(snapshot.values), "look": snapshot.look, "error": ""}
+        said = {"values": dict(snapshot.values), "look": snapshot.refresh_seconds, "error": ""}
     except (SourceUnavailable, ConfigurationError) as error:
         said = {"values": {}, "look": 0, "error": f"{type(error).__name__}: {error}"}
     said["leases"] = {name: [lease.until - now, lease.seconds] for name, lease in backend.leases.items()}

@@ -134,14 +134,14 @@ def test_a_machine_whose_clock_is_a_day_off(project: Project, side: Side, hours:
 
 # By the time that the server says, and not by how long.
 BY_TIME = Body(
-    "secrets:Vault._lend",
+    "secrets:Vault._set_lease",
     """
     import time
     from datetime import datetime
     if name == "token":
         ends = self.client.auth.token.lookup_self()["data"]["expire_time"]
         seconds = float(round(datetime.fromisoformat(ends).timestamp() - time.time()))
-    original(name, seconds, holds=holds, whole=whole)
+    original(name, seconds, required=required, duration=duration)
     """,
 )
 
@@ -161,14 +161,20 @@ SABOTAGES: list[tuple[Check, Sabotage]] = [
     (
         renews_in_time,  # too late
         Body(
-            "secrets:Vault._lend",
-            "original(name, seconds, holds=holds, whole=whole)\nself.due[name] = self.clock() + seconds * 3 / 2",
+            "secrets:Vault._set_lease",
+            """
+            original(name, seconds, required=required, duration=duration)
+            self.due[name] = self.clock() + seconds * 3 / 2
+            """,
         ),
     ),
-    (renews_in_time, Body("secrets:Vault.read", "return Snapshot(original().values, POLL)")),  # too late to look
+    (
+        renews_in_time,
+        Body("secrets:Vault.read", "return Snapshot(original().values, POLL_SECONDS)"),
+    ),  # too late to look
     (
         replaces_what_ends,
-        Body("secrets:Vault._renews", "return original(name, path, call, *given) or name in self.leases"),
+        Body("secrets:Vault._renew", "return original(name, path, call, *given) or name in self.leases"),
     ),
     (
         survives_an_early_end,
@@ -176,8 +182,8 @@ SABOTAGES: list[tuple[Check, Sabotage]] = [
     ),
     (survives_an_early_end, Body("secrets:Vault._token_works", "return True")),  # it is not noticed
     (survives_an_early_end, Body("secrets:Vault._token_works", "return False")),  # replaced in vain
-    (looks_for_versions, Body("secrets:Vault._look", "self.version = 0\noriginal()")),  # read each time
-    (looks_for_versions, Body("secrets:Vault._look", "if not self.version:\n    original()")),  # read once
+    (looks_for_versions, Body("secrets:Vault._refresh", "self.version = 0\noriginal()")),  # read each time
+    (looks_for_versions, Body("secrets:Vault._refresh", "if not self.version:\n    original()")),  # read once
     (
         outlives_an_outage,
         Body(

@@ -161,7 +161,7 @@ def test_what_the_environment_says_wins_and_is_never_rotated(project: Project, f
     ("check", "sabotage"),
     [
         (rotates, Body("db:Pool.move", "pass")),  # nothing goes over
-        (empties, Body("db:Pool.move", "self.url = url_of(known(SecretStr(address)))")),  # what is idle stays
+        (empties, Body("db:Pool.move", "self.url = url_of(check_url(SecretStr(address)))")),  # what is idle stays
     ],
 )
 def test_a_sabotaged_pool_fails_the_proof(
@@ -180,7 +180,7 @@ def test_a_sabotaged_pool_fails_the_proof(
 
 @pytest.mark.sabotage
 def test_a_pool_that_trusts_a_new_login_fails_requests(project: Project, files: Files, tmp_path: Path) -> None:
-    trusting = Body("db:Pool.move", "self.url = url_of(known(SecretStr(address)))")
+    trusting = Body("db:Pool.move", "self.url = url_of(check_url(SecretStr(address)))")
     with serving(project, files, tmp_path, trusting) as service, load(service, 2) as seen:
         until(lambda: seen[201] > 5)
         files.say("nobody")

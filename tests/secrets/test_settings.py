@@ -123,7 +123,7 @@ def delay(project: Project, vault: Space, folder: Path, *changes: Change) -> flo
     side = deploy(vault, project, folder)
     side.write(log_level="WARNING", database_url=f"sqlite:///{folder}/x.db")
     migrated(project, f"sqlite:///{folder}/x.db")
-    often = (Value("secrets:POLL", "0.1"), Value("secrets:TIMEOUT", "(2, 30)"))
+    often = (Value("secrets:POLL_SECONDS", "0.1"), Value("secrets:TIMEOUT", "(2, 30)"))
     with project.variant(folder / "made", *often, *changes).serve(folder / "run", side.env) as service:
         service.client.get("/v1/items")  # the first one connects
         usual = min(slowest(service), slowest(service))

@@ -85,7 +85,7 @@ def test_serve_starts_without_its_database_and_says_so_once(project: Project, tm
         for _ in range(3):
             assert service.client.get("/readyz").status_code == 503
             assert service.client.get(ITEMS).status_code == 503
-        assert service.log.count("the database does not answer") == 1
+        assert service.log.count("the database does not respond") == 1
         assert "s3cret-marker" not in service.log + service.client.get("/readyz").text
 
 

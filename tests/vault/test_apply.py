@@ -30,18 +30,18 @@ def test_the_second_run_changes_nothing(vault: Space, deployed: Deployed, databa
     deployed.set("database", connection_url=applied_sql(deployed, database_url))
     first = deployed.apply(vault.env, vault.root)
     assert (first.returncode, first.stderr) == (0, "")
-    left = f"{DEVICE}: left alone, audit devices belong to the whole server and not to a namespace"
+    left = f"{DEVICE}: skipped, audit devices belong to the whole server and not to a namespace"
     assert first.stdout.splitlines() == [
         left,
-        "sys/policies/acl/my-service: made",
-        "sys/auth/approle: made",
-        f"{ROLE}: made",
-        "sys/auth/kubernetes: made",
-        "auth/kubernetes/config: made",
-        "auth/kubernetes/role/my-service: made",
-        "sys/mounts/database: made",
-        "database/config/my-service: made",
-        "database/roles/my-service: made",
+        "sys/policies/acl/my-service: created",
+        "sys/auth/approle: created",
+        f"{ROLE}: created",
+        "sys/auth/kubernetes: created",
+        "auth/kubernetes/config: created",
+        "auth/kubernetes/role/my-service: created",
+        "sys/mounts/database: created",
+        "database/config/my-service: created",
+        "database/roles/my-service: created",
         "changes: 9",
     ]
     wrote = vault.written()
@@ -68,7 +68,7 @@ def test_openbao_has_its_audit_device_from_its_configuration(bao: OpenBao, deplo
     """It is said and no error that none can be made, and one that is there is right."""
     env = {"VAULT_ADDR": bao.url}
     done = deployed.apply(env, bao.root)
-    line = f"{DEVICE}: left alone, OpenBao makes it from its own configuration; vault.toml has the line"
+    line = f"{DEVICE}: skipped, OpenBao reads it from its own configuration; vault.toml has the line"
     assert (done.returncode, done.stderr, done.stdout.splitlines()[0]) == (0, "", line)
     deployed.set("audit", path="seen")
     again = deployed.apply(env, bao.root)
@@ -81,10 +81,10 @@ def test_by_tls_and_where_the_server_lets_it_an_audit_device_is_made(
     """As with Vault; and the service itself reads by TLS, from a server whose CA it was told."""
     with OpenBao(tls=True, more="unsafe_allow_api_audit_creation = true") as server:
         stranger = deployed.apply({"VAULT_ADDR": server.url}, server.root)
-        assert (stranger.returncode, stranger.stderr) == (2, f"apply: {server.url} does not answer (SSLError)\n")
+        assert (stranger.returncode, stranger.stderr) == (2, f"apply: {server.url} does not respond (SSLError)\n")
         env = {"VAULT_ADDR": server.url, "VAULT_CACERT": str(server.ca)}
         done = deployed.apply(env, server.root)
-        assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{DEVICE}: made"), done.stderr
+        assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{DEVICE}: created"), done.stderr
         server.kill()
         server.start()
         assert deployed.apply(env, server.root).stdout == "nothing to change\n"
@@ -98,8 +98,8 @@ def test_by_tls_and_where_the_server_lets_it_an_audit_device_is_made(
         with project.serve(tmp_path / "run", env) as service:
             said = service.client.get("/readyz").json()["parts"]["secrets"]["evidence"]
         assert said == "secrets of Vault are current: 1"
-        read = "from my_service.main import app"
-        quick = "from my_service.platform import secrets; secrets.PATIENCE = 0.5; "
+        read = "from my_service.main import app; app()"
+        quick = "from my_service.platform import secrets; secrets.STARTUP_SECONDS = 0.5; "
         told = project.run(
             str(project.venv / "bin/python"), "-c", quick + read, env={**env, "VAULT_CACERT": ""}, check=False
         )
@@ -139,7 +139,7 @@ def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Depl
 MISTAKES = {
     "no address": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
     "no token": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
-    "nobody": "http://127.0.0.1:{port} does not answer (ConnectionError)",
+    "nobody": "http://127.0.0.1:{port} does not respond (ConnectionError)",
     "a wrong token": "policy: the token may not do this (403)",
     "sealed": "{url} is sealed, or down (503)",
     "broken TOML": "vault.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
@@ -183,8 +183,8 @@ def test_a_part_that_is_refused_does_not_keep_the_others_from_being_made(vault: 
     done = deployed.apply(vault.env, vault.root, VAULT_DATABASE_PASSWORD="a-planted-password")
     assert done.returncode == 1
     kv, kubernetes, database = done.stderr.splitlines()
-    assert kv == "apply: kv: sys/mounts/old: there is another kv; name a new path in vault.toml"
+    assert kv == "apply: kv: sys/mounts/old: in use by another kv; set a new path in vault.toml"
     assert kubernetes.startswith("apply: kubernetes: [Errno 2] No such file or directory")
     assert database.startswith("apply: database: error creating database object: error verifying ")
-    assert f"{ROLE}: made" in done.stdout
+    assert f"{ROLE}: created" in done.stdout
     assert "a-planted-password" not in done.stdout + done.stderr

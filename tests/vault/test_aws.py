@@ -128,7 +128,7 @@ def test_a_fault_at_the_start_is_waited_for_if_waiting_helps(
 
 @pytest.mark.sabotage
 def test_a_backend_that_knows_no_throttling_would_give_up(quick: Project, aws: Aws, tmp_path: Path) -> None:
-    sick = quick.variant(tmp_path / "sick", Value("secrets:RETRYABLE", "()"))
+    sick = quick.variant(tmp_path / "sick", Value("secrets:RETRY", "()"))
     with aws.refusing(400, "ThrottlingException"):
         assert sick.cli("serve", env=env(aws)).returncode == 78  # the test above is red
 

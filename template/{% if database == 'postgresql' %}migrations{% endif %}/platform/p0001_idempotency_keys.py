@@ -1,4 +1,4 @@
-"""Results of requests with an `Idempotency-Key`."""
+"""Creates the table of results of requests with an `Idempotency-Key`."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The items of the example."""
+"""Creates the table of items of the example."""
 
 import sqlalchemy as sa
 from alembic import op

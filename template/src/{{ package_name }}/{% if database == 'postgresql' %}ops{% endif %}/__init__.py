@@ -1,1 +1,1 @@
-"""Operations: what is run beside the service, by people and schedules."""
+"""Operations: commands that people and schedules run, outside the service."""

@@ -1,7 +1,7 @@
-"""Brings the schema to the code's: a step of its own, before the release, never at the start of the service.
+"""Migrates the database schema: a separate step before a release, never at the start of the service.
 
-Two branches: `platform`, which comes with the template, and `service`, which is yours. A migration whose table is in
-use lets the requests pass, and tries again.
+There are two branches: `platform` belongs to the template, `service` is yours. If a table is locked, the migration
+gives up after a few seconds, so that requests can proceed, and is retried.
 """
 
 import random
@@ -22,13 +22,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ..platform import settings_for
-from ..platform.db import CONNECT, Settings
+from ..platform.db import CONNECT_SECONDS, Settings
 from ..platform.db.revisions import at_least, heads
 from ..platform.db.url import url_of
 from ..platform.settings import EXIT_REFUSED, load, part
 from ..platform.state import NotReady
 
-TRIES = 6  # of a migration whose table is in use: how long each waits, and that one migrator works, env.py says
+MAX_ATTEMPTS = 6  # if a table is locked; env.py sets how long each attempt waits
 FORMAT = {
     "hooks": "ruff",
     "ruff.type": "exec",
@@ -38,7 +38,7 @@ FORMAT = {
 
 
 def configuration(migrations: Path) -> Config:
-    """Alembic's configuration, without a file."""
+    """Build the configuration of Alembic, without a file."""
     config = Config()
     config.set_main_option("script_location", str(migrations))
     config.set_main_option("path_separator", "newline")
@@ -49,7 +49,7 @@ def configuration(migrations: Path) -> Config:
 
 
 def branches(migrations: Path) -> list[str]:
-    """The heads that the files define.
+    """Return the head of each branch in the files.
 
     Raises:
         CommandError: A branch has more than one head, or a file cannot be read.
@@ -59,17 +59,17 @@ def branches(migrations: Path) -> list[str]:
     for head in script.get_heads():
         folder = Path(script.get_revision(head).path).parent.name
         if folder in found:
-            raise CommandError(f"{folder} has two heads, {found[folder]} and {head}: let one follow the other")
+            raise CommandError(f"{folder} has two heads, {found[folder]} and {head}: make one follow the other")
         found[folder] = head
     return list(found.values())
 
 
 def connect(settings: Settings) -> Connection:
-    """Open the migrator's connection."""
+    """Open the connection of the migrator."""
     url = url_of(settings.database_migrator_url or settings.database_url, sync=True)
     postgresql = url.get_backend_name() == "postgresql"
-    options = {"connect_timeout": CONNECT} if postgresql else {}
-    engine = create_engine(url, connect_args=options, poolclass=NullPool)  # env.py's lock goes at the end
+    options = {"connect_timeout": CONNECT_SECONDS} if postgresql else {}
+    engine = create_engine(url, connect_args=options, poolclass=NullPool)  # closing must release the lock of env.py
     if not postgresql:
 
         @event.listens_for(engine, "connect")
@@ -84,22 +84,22 @@ def connect(settings: Settings) -> Connection:
 
 
 def _upgrade(config: Config, connection: Connection) -> None:
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(MAX_ATTEMPTS)):
         try:
             return command.upgrade(config, "heads")
         except OperationalError as error:
             if not (left and _locked(error)):
                 raise
-            print("migrate: somebody holds the table, again in some seconds", file=sys.stderr)
-            time.sleep(random.uniform(1, 4))  # noqa: S311 it hides nothing
+            print("migrate: a table is locked, retrying in a few seconds", file=sys.stderr)
+            time.sleep(random.uniform(1, 4))  # noqa: S311 not for security
 
 
 def _locked(error: Exception) -> bool:
     return getattr(error.__cause__, "sqlstate", None) in ("40P01", "55P03")  # a deadlock, or lock_timeout
 
 
-def _bring(config: Config, connection: Connection, migrations: Path) -> str:
-    """Upgrade, but for a schema from the future: a release that is rolled back runs this, too."""
+def _migrate(config: Config, connection: Connection, migrations: Path) -> str:
+    """Upgrade, unless the schema is newer than this code: a release that is rolled back migrates, too."""
     needed = heads(migrations)
     current = set(MigrationContext.configure(connection).get_current_heads())
     connection.rollback()
@@ -114,14 +114,14 @@ def run(new: str = "") -> None:
     """Migrate, or write a new migration.
 
     Args:
-        new: What the new migration does; empty to migrate.
+        new: The message of a new migration; empty to migrate.
 
     Raises:
-        SystemExit: With 1, after one line on stderr, where the database is away or a migration fails.
+        SystemExit: With 1, after one line on stderr, if the database is down or a migration fails.
     """
     settings = part(load(settings_for("db")), Settings)
     if settings.db_pooler != "none" and not settings.database_migrator_url:
-        print("configuration refused: DATABASE_MIGRATOR_URL: type the server's own address", file=sys.stderr)
+        print("configuration refused: DATABASE_MIGRATOR_URL: set the URL of the server itself", file=sys.stderr)
         raise SystemExit(EXIT_REFUSED)
     try:
         branches(settings.migrations_dir)
@@ -131,7 +131,7 @@ def run(new: str = "") -> None:
             if new:
                 command.revision(config, new, autogenerate=True)
             else:
-                print(_bring(config, connection, settings.migrations_dir))
+                print(_migrate(config, connection, settings.migrations_dir))
     except Exception as error:
         print(f"migrate: {_explain(error, settings)}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -140,11 +140,11 @@ def run(new: str = "") -> None:
 def _explain(error: Exception, settings: Settings) -> str:
     reason = str(error.__cause__ or error).strip().splitlines()[0]
     if _locked(error):
-        reason += f" in {TRIES} tries; end the transaction that holds the table (docs/database.md)"
-    steps = traceback.extract_tb(error.__traceback__)
-    file = next((s.filename for s in reversed(steps) if Path(s.filename).parent.name in ("platform", "versions")), None)
+        reason += f" in {MAX_ATTEMPTS} attempts; end the transaction that locks the table (docs/database.md)"
+    stack = traceback.extract_tb(error.__traceback__)
+    file = next((s.filename for s in reversed(stack) if Path(s.filename).parent.name in ("platform", "versions")), None)
     if file and Path(file).parent.parent.resolve() == settings.migrations_dir.resolve():
-        return f"{Path(file).name} failed, and nothing of it was kept: {type(error).__name__}: {reason}"
+        return f"{Path(file).name} failed and was rolled back: {type(error).__name__}: {reason}"
     if isinstance(error, InterfaceError | OperationalError):
-        return f"the database does not answer; is it running, and does DATABASE_URL name it? {reason}"
+        return f"the database does not respond; check that it is running and that DATABASE_URL is correct: {reason}"
     return f"{type(error).__name__}: {reason}"

@@ -1,7 +1,7 @@
-"""The cache: values that are dear to make, kept for a while where CACHE_URL says.
+"""Caches values that are expensive to compute, on the server that `CACHE_URL` names.
 
-It is optional. A cache that is away, hung, full or wrong costs a few requests a quarter of a second, and then nobody:
-values come from their sources, and it is asked again as soon as it answers a probe.
+The cache is optional. If it is down, hangs, is full or returns garbage, a few requests lose a quarter of a second.
+After that all values come from their sources, and the cache is used again as soon as it responds to a probe.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from ..state import Metric, state_of
 from .backend import Backend
 from .readthrough import ReadThrough
 
-# Which module keeps what an address says; a server's has to be there.
+# The module for each URL scheme; that of a server is only there if the server was chosen.
 BACKENDS = {"memory": "memory", "memcached": "memcached", "redis": "redis", "rediss": "redis"}
 
 
 def _known(url: SecretStr) -> SecretStr:
     here = [kind for kind, module in BACKENDS.items() if find_spec(f".{module}", __package__)]
-    with suppress(ValueError):  # of a port that is none: its message would show what was typed
+    with suppress(ValueError):  # an invalid port: its message would reveal the URL
         parsed = urlsplit(url.get_secret_value())
         if parsed.scheme in ("memory", "null") or (parsed.scheme in here and parsed.hostname and parsed.port != 0):
             return url
-    raise ValueError(f"type an address that begins with {':// or '.join(here)}://, or off")
+    raise ValueError(f"use a URL that begins with {':// or '.join(here)}://, or off")
 
 
 class Settings(RoomSettings):
-    """Where values are kept."""
+    """Which cache is used."""
 
     cache_url: Annotated[
         Annotated[SecretStr, AfterValidator(_known)] | None,
@@ -49,21 +49,21 @@ def _backend(url: str) -> Backend:
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Offer the cache to the features; `null://` and `off` leave them to their sources."""
+    """Provide the cache to features; with `null://` and `off` all values come from their sources."""
     url = part(settings, Settings).cache_url
     if not url or url.get_secret_value().startswith("null:"):
         return
     state, cache = state_of(app), ReadThrough(f"{app.title}:{settings.environment}", _backend(url.get_secret_value()))
     state.cache = cache
     state.metrics += [
-        Metric("cache.requests", "{request}", "Values by policy and where they came from.", cache.observe, "counter"),
-        Metric("cache.breaker.open", "", "1 while the cache is away.", lambda: [(int(cache.breaker.open), {})]),
+        Metric("cache.requests", "{request}", "Requested values by policy and result.", cache.observe, "counter"),
+        Metric("cache.breaker.open", "", "1 while the cache is unavailable.", lambda: [(int(cache.breaker.open), {})]),
     ]
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
-    """Connect before the first request, watch over a server that fails, and follow an address that is rotated."""
+    """Connect before the first request, probe a server that fails, and switch when the URL is rotated."""
     state = state_of(app)
     cache = state.cache
     if not isinstance(cache, ReadThrough):
@@ -74,7 +74,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
         state.secrets.on_change(
             "cache_url", lambda url: cache.move(_backend(_known(SecretStr(url)).get_secret_value()))
         )
-    breaker.trip()  # until the first probe has opened connections: a cache that is away does not hold up the start
+    breaker.trip()  # until the first probe has connected: a cache that is down must not delay the start
     watching = asyncio.create_task(breaker.watch(cache.probe))
     yield
     watching.cancel()

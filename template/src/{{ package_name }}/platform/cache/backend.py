@@ -1,28 +1,28 @@
-"""What a cache server has to be able to do; each way to keep values is a module beside this one."""
+"""The interface of a cache server; each kind of server is a module in this folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
 class Backend(Protocol):
-    """Keeps bytes by their keys. Every method may raise anything, and may be given up by the caller."""
+    """Stores bytes by key. Every method may raise any exception, and the caller may cancel it."""
 
     system: str  # `db.system.name` of OpenTelemetry; `memory` is inside the process
 
     async def start(self) -> None:
-        """Open connections, or open them anew."""
+        """Open connections, or reopen them."""
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of the keys, in one round trip."""
+        """Return the values of the keys, in one round trip."""
 
     async def set(self, values: Mapping[str, bytes], seconds: int) -> None:
-        """Keep values."""
+        """Store values."""
 
     async def add(self, key: str, value: bytes, seconds: int) -> bool:
-        """Keep a value if the key has none."""
+        """Store a value if the key has none; return whether it was stored."""
 
     async def delete(self, key: str) -> None:
-        """Forget a key."""
+        """Delete a key."""
 
     async def close(self) -> None:
         """Close all connections."""

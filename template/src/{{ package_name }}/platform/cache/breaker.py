@@ -1,7 +1,7 @@
-"""The circuit breaker: a server that fails is left alone until it answers a probe, for which no request waits.
+"""The circuit breaker: after failures the cache server is not called until it responds to a probe in the background.
 
-It trips on a share of the last calls, and a trip is a suspicion: calls stop at once, but only probes that fail say that
-the server is away. So a rush that makes a healthy server time out is over before anybody reads about it.
+It trips when half of the last calls failed. Calls stop at once, but the server is logged as unavailable only after
+several probes have failed, too: so a burst of time-outs at a healthy server is not logged.
 """
 
 import asyncio
@@ -10,50 +10,50 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-CALL = 0.25  # seconds for one call of the server, waiting for a connection included
-CALLS = 20  # the last ones, of which half may fail
-CONFIRM = 3  # probes in a row that fail before the log says so
-PAUSE = 0.5  # seconds before each probe
+CALL_SECONDS = 0.25  # for one call of the server, including the wait for a connection
+RECENT_CALLS = 20  # it trips when half of them failed
+FAILED_PROBES = 3  # in a row, before the failure is logged
+PROBE_PAUSE_SECONDS = 0.5  # before each probe
 
 
 class Breaker:
-    """Counts calls, and decides whether there shall be any."""
+    """Counts failed calls, and stops calls when there are too many."""
 
     def __init__(self) -> None:
-        self.recent: deque[bool] = deque(maxlen=CALLS)
-        self.tripped = False  # nobody calls
-        self.open = False  # and the log has said why
-        self.probe_now = asyncio.Event()  # something is wrong: probe
+        self.recent: deque[bool] = deque(maxlen=RECENT_CALLS)
+        self.tripped = False  # no calls are made
+        self.open = False  # the failure is confirmed and logged
+        self.probe_now = asyncio.Event()  # wakes `watch`
 
-    def note(self, worked: bool) -> None:
-        """Note how a call went."""
-        self.recent.append(worked)
-        if not worked and self.recent.count(False) * 2 >= CALLS:
+    def record(self, succeeded: bool) -> None:
+        """Record the result of a call."""
+        self.recent.append(succeeded)
+        if not succeeded and self.recent.count(False) * 2 >= RECENT_CALLS:
             self.trip()
 
     def trip(self) -> None:
-        """Stop all calls until a probe is answered."""
+        """Stop all calls until a probe succeeds."""
         self.tripped = True
         self.probe_now.set()
 
     async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
-        """Probe whenever something is wrong, until cancelled; one line of the log when it opens, one when it closes."""
+        """Probe after each trip, until cancelled; log one line when the breaker opens, and one when it closes."""
         while True:
             await self.probe_now.wait()
             failures = 0
             while True:
-                await asyncio.sleep(PAUSE if self.recent or failures else 0)  # at the start there is no suspicion
+                await asyncio.sleep(PROBE_PAUSE_SECONDS if self.recent or failures else 0)  # at the start, at once
                 try:
-                    async with asyncio.timeout(CALL):
+                    async with asyncio.timeout(CALL_SECONDS):
                         await probe()
                     break
-                except Exception as error:  # whatever it is: what cannot be used is away
+                except Exception as error:  # any error means that the cache cannot be used
                     failures += 1
-                    if failures == CONFIRM:
+                    if failures == FAILED_PROBES:
                         self.tripped = self.open = True
-                        structlog.get_logger("cache").warning("cache is away", reason=repr(error))
+                        structlog.get_logger("cache").warning("cache is unavailable", reason=repr(error))
             if self.open:
-                structlog.get_logger("cache").info("cache is back")
+                structlog.get_logger("cache").info("cache is available again")
             self.tripped = self.open = False
             self.recent.clear()
             self.probe_now.clear()

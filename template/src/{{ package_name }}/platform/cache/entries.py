@@ -1,6 +1,6 @@
-"""What the cache server keeps: JSON below keys that name the service, the environment, the policy and its shape.
+"""The format of cache entries: JSON, under keys made of the service, the environment, the policy and its schema.
 
-Never pickle: who can write to the server could run code here. What cannot be read is absent.
+Never pickle: anyone who can write to the server could then run code here. An entry that cannot be read is a cache miss.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from ..state import CachePolicy, T
 
 
 @dataclass(slots=True)
-class Seen(Generic[T]):
-    """What a look at the cache found; at a miss perhaps an old value. Without tokens nothing can be kept."""
+class Lookup(Generic[T]):
+    """The result of a cache lookup; at a miss it may have a stale value. Without tokens the value cannot be stored."""
 
     result: str
     tokens: list[str] = field(default_factory=list)
@@ -27,10 +27,10 @@ class Seen(Generic[T]):
 
 
 class Entries:
-    """Keys and contents.
+    """Builds keys, and encodes and decodes entries.
 
     Args:
-        namespace: What all keys begin with: services and environments may share a server.
+        namespace: The prefix of all keys, because services and environments may share a server.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -38,27 +38,27 @@ class Entries:
         self.kinds: dict[CachePolicy[Any], tuple[str, TypeAdapter[Any]]] = {}
 
     def name(self, policy: CachePolicy[Any], key: bytes) -> str:
-        """The key of a value; what it is made of may be secret, and too long for Memcached."""
+        """The key of a value; hashed, because its parts may be secret, or too long for Memcached."""
         return f"{self.namespace}:{policy.name}:{self._kind(policy)[0]}:{_digest(key)}"
 
     def tag(self, tag: str) -> str:
-        """The key of a tag's token, the same for every shape: old code invalidates for new code."""
+        """The key of a tag's token; without the schema, so that during a release old code invalidates for new code."""
         return f"{self.namespace}:tag:{_digest(tag.encode())}"
 
     def write(self, policy: CachePolicy[T], value: T, tokens: list[str]) -> bytes:
-        """Make an entry."""
-        until = time.time() + policy.seconds * random.uniform(0.9, 1.1)  # noqa: S311 it hides nothing
+        """Encode an entry."""
+        until = time.time() + policy.seconds * random.uniform(0.9, 1.1)  # noqa: S311 not for security
         return orjson.dumps([until, *tokens]) + b"\n" + self._kind(policy)[1].dump_json(value)
 
-    def read(self, policy: CachePolicy[T], entry: bytes | None, tokens: list[str]) -> Seen[T]:
-        """Read an entry; one that is none of ours, or was made before an invalidation, counts as absent."""
+    def read(self, policy: CachePolicy[T], entry: bytes | None, tokens: list[str]) -> Lookup[T]:
+        """Decode an entry; one that is malformed, or older than an invalidation, is a miss."""
         about, _, body = (entry or b"").partition(b"\n")
         with suppress(TypeError, ValueError):
-            until, *then = orjson.loads(about)
-            if then == tokens:
+            until, *stored = orjson.loads(about)
+            if stored == tokens:
                 found = "hit" if time.time() < until else "miss"
-                return Seen(found, tokens, self._kind(policy)[1].validate_json(body))
-        return Seen("miss", tokens)
+                return Lookup(found, tokens, self._kind(policy)[1].validate_json(body))
+        return Lookup("miss", tokens)
 
     def _kind(self, policy: CachePolicy[T]) -> tuple[str, TypeAdapter[T]]:
         if policy not in self.kinds:
@@ -73,5 +73,5 @@ def _digest(text: bytes) -> str:
 
 
 def new_token() -> bytes:
-    """What no token was before: a counter that the server has thrown out would begin anew, and revive old values."""
+    """A random token: a counter would restart when the server evicts it, and old values would be valid again."""
     return secrets.token_hex(8).encode()

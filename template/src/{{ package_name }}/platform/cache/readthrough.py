@@ -1,8 +1,8 @@
-"""Reading through the cache: one look, one load for all who wait, and no value that outlives its invalidation.
+"""Reads values through the cache: concurrent requests for a key share one load, and an invalidated value never returns.
 
-Each tag has a token that `invalidate` replaces, and a value is kept with the tokens that its tags had *before* it was
-loaded. A value whose tokens are not those of now counts as absent: one write forgets any number of values, a slow load
-cannot bring an old value back, and a token that the server has thrown out costs a load and no more.
+Each tag has a token, which `invalidate` replaces. A value is stored with the tokens that its tags had *before* it was
+loaded, and is a cache miss if they differ from the current ones. So one write invalidates any number of values, a slow
+load cannot restore an old value, and a token that the server evicts only costs another load.
 """
 
 import asyncio
@@ -19,168 +19,168 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from ..problems import ServiceError
 from ..state import CachePolicy, Load, T, current
 from .backend import Backend
-from .breaker import CALL, Breaker
-from .entries import Entries, Seen, new_token
+from .breaker import CALL_SECONDS, Breaker
+from .entries import Entries, Lookup, new_token
 
-EVERYTHING = "*"  # a tag of every value
-LARGEST = 2**19  # bytes of a value that is kept: Memcached takes a MiB, and what is larger holds up the others
-LOAD = 30.0  # seconds for a source: one that hangs holds up all who wait for the value
-LOCK = 5  # seconds for which one process may keep the others waiting
-MAX_PENDING_INVALIDATIONS = 1_000  # invalidations on hold; with one more, everything is forgotten instead
-POLL = 0.05  # seconds between two looks for what another process loads
-TOKEN = 7 * 86_400  # seconds that a token is kept
+ALL_VALUES = "*"  # a tag of every value
+MAX_VALUE_BYTES = 2**19  # Memcached accepts a MiB, and larger values delay other calls on the connection
+LOAD_SECONDS = 30.0  # for a source: if it hangs, all requests for the value wait
+LOCK_SECONDS = 5  # for which other processes wait for the one that loads
+MAX_PENDING_INVALIDATIONS = 1_000  # with one more, all values are invalidated instead
+LOCK_POLL_SECONDS = 0.05  # between two lookups of a value that another process loads
+TOKEN_SECONDS = 7 * 86_400  # for which the server stores a token
 
 
 class ReadThrough:
-    """The room's share in the state.
+    """Reads and invalidates values; features use it as `state.cache`.
 
     Args:
-        namespace: What all keys begin with.
-        backend: Keeps the values.
+        namespace: The prefix of all keys.
+        backend: Stores the values.
     """
 
     def __init__(self, namespace: str, backend: Backend) -> None:
         self.entries = Entries(namespace)
         self.backend = backend
         self.breaker = Breaker()
-        self.flights: dict[str, tuple[asyncio.Task[Any], set[str]]] = {}
-        self.held: dict[str, object] = {}  # tags whose invalidation has not arrived: nobody asks for their values
+        self.loads: dict[str, tuple[asyncio.Task[Any], set[str]]] = {}
+        self.invalidations: dict[str, object] = {}  # tags not yet invalidated on the server, so not looked up there
         self.counts: Counter[tuple[str, str]] = Counter()
 
     async def get_or_load(
         self, policy: CachePolicy[T], key: str, load: Load[T], *, tags: Iterable[str] = (), principal: str | None = None
     ) -> T | None:
-        """Give the value of a key from the cache, else from its source: see `state.Cache`."""
+        """Return the value of a key from the cache, else from its source: see `state.Cache`."""
         name = self.entries.name(policy, policy.key(key, principal))
-        if name in self.flights:
+        if name in self.loads:
             self.counts[policy.name, "shared"] += 1
-        else:  # taken before the first look: who comes meanwhile makes no second one
-            all_tags = {EVERYTHING, *tags}
-            self.flights[name] = asyncio.create_task(self._fly(policy, name, load, sorted(all_tags))), all_tags
-            self.flights[name][0].add_done_callback(lambda task: self._landed(name, task))
-        # shielded: who goes away takes nothing from the others
-        return cast(T | None, await asyncio.shield(self.flights[name][0]))
+        else:  # registered before the lookup, so that no concurrent request makes a second one
+            all_tags = {ALL_VALUES, *tags}
+            self.loads[name] = asyncio.create_task(self._load(policy, name, load, sorted(all_tags))), all_tags
+            self.loads[name][0].add_done_callback(lambda task: self._loaded(name, task))
+        # shielded: a request that is cancelled must not cancel the load for the others
+        return cast(T | None, await asyncio.shield(self.loads[name][0]))
 
     async def invalidate(self, *tags: str) -> None:
-        """Forget all values that have one of the tags, after the commit of what changed them. Never fails."""
+        """Invalidate all values that have one of the tags; call it after the commit. Never fails."""
         if not tags:
             return
         mark = object()
-        held = dict.fromkeys(tags if len(self.held) < MAX_PENDING_INVALIDATIONS else [EVERYTHING], mark)
-        self.held |= held  # from now on nobody in this process gets an old value
-        for name, (_, carried) in list(self.flights.items()):
-            if not carried.isdisjoint(held):
-                del self.flights[name]
+        new = dict.fromkeys(tags if len(self.invalidations) < MAX_PENDING_INVALIDATIONS else [ALL_VALUES], mark)
+        self.invalidations |= new  # from now on this process returns no old value
+        for name, (_, their_tags) in list(self.loads.items()):
+            if not their_tags.isdisjoint(new):
+                del self.loads[name]
         try:
             if not self.breaker.tripped:
                 async with self._call("invalidate", "tags"):
-                    await self._renew(held)
-        finally:  # also where the request is cancelled
-            if mark in self.held.values():
-                self.breaker.probe_now.set()  # the next probe that is answered makes up for it
+                    await self._renew(new)
+        finally:  # also if the request is cancelled
+            if mark in self.invalidations.values():
+                self.breaker.probe_now.set()  # the next successful probe sends it
 
     async def probe(self) -> None:
-        """Ask whether the server is of use: it keeps what it is given, and has heard of every invalidation."""
+        """Check that the server stores values, and send the pending invalidations."""
         await self.backend.start()
         key, token = self.entries.tag(f"probe {new_token()!r}"), new_token()
         await self.backend.set({key: token}, 10)
         if await self.backend.get([key]) != [token]:
-            raise ConnectionError("it does not keep what it is given")
-        await self._renew(dict(self.held))
+            raise ConnectionError("it does not store values")
+        await self._renew(dict(self.invalidations))
 
     async def move(self, backend: Backend) -> None:
-        """Continue on another backend."""
+        """Switch to another backend."""
         old, self.backend = self.backend, backend
-        self.breaker.trip()  # until a probe has opened connections
-        await asyncio.sleep(2 * CALL)  # calls that are under way end
+        self.breaker.trip()  # until a probe has connected
+        await asyncio.sleep(2 * CALL_SECONDS)  # calls in progress end
         await old.close()
 
     def observe(self) -> list[tuple[int, dict[str, str]]]:
-        """How often values were asked for, and where they came from."""
+        """Counts of requested values by policy and result."""
         return [(n, {"cache.policy": p, "cache.result": r}) for (p, r), n in list(self.counts.items())]
 
-    async def _fly(self, policy: CachePolicy[T], name: str, load: Load[T], tags: list[str]) -> T | None:
-        seen, turn = await self._look(policy, name, tags), False
+    async def _load(self, policy: CachePolicy[T], name: str, load: Load[T], tags: list[str]) -> T | None:
+        found, locked = await self._look_up(policy, name, tags), False
         try:
-            if policy.lock and seen.result == "miss":
-                turn, seen = await self._take_turn(policy, name, tags)
-            if seen.result == "hit":
-                return seen.value
-            async with asyncio.timeout(LOAD):
+            if policy.lock and found.result == "miss":
+                locked, found = await self._lock(policy, name, tags)
+            if found.result == "hit":
+                return found.value
+            async with asyncio.timeout(LOAD_SECONDS):
                 value = await load()
-            if value is not None and seen.tokens:
-                entry = self.entries.write(policy, value, seen.tokens)
-                if len(entry) <= LARGEST:
+            if value is not None and found.tokens:
+                entry = self.entries.write(policy, value, found.tokens)
+                if len(entry) <= MAX_VALUE_BYTES:
                     async with self._call("set", policy.name):
                         await self.backend.set({name: entry}, math.ceil(policy.seconds * 1.1 + policy.stale_seconds))
             return value
         except Exception as error:
-            if seen.value is None or (isinstance(error, ServiceError) and error.status < 500):
-                raise  # such as 404: the source works
-            seen.result = "stale"
-            return seen.value
+            if found.value is None or (isinstance(error, ServiceError) and error.status < 500):
+                raise  # such as 404: a valid result, not a failure of the source
+            found.result = "stale"
+            return found.value
         finally:
-            self.counts[policy.name, seen.result] += 1
-            if turn:
+            self.counts[policy.name, found.result] += 1
+            if locked:
                 async with self._call("unlock", policy.name):
                     await self.backend.delete(f"{name}:lock")
 
-    def _landed(self, name: str, task: asyncio.Task[Any]) -> None:
-        if self.flights.get(name, (None,))[0] is task:
-            del self.flights[name]
+    def _loaded(self, name: str, task: asyncio.Task[Any]) -> None:
+        if self.loads.get(name, (None,))[0] is task:
+            del self.loads[name]
         if not task.cancelled():
-            task.exception()  # seen, also where all who waited have gone
+            task.exception()  # mark it as retrieved, or asyncio logs it if no request waits any more
 
-    async def _look(self, policy: CachePolicy[T], name: str, tags: list[str]) -> Seen[T]:
-        if self.breaker.tripped or not self.held.keys().isdisjoint(tags):
-            return Seen("bypass")
-        keys, seen = [self.entries.tag(tag) for tag in tags], Seen[T]("error")
+    async def _look_up(self, policy: CachePolicy[T], name: str, tags: list[str]) -> Lookup[T]:
+        if self.breaker.tripped or not self.invalidations.keys().isdisjoint(tags):
+            return Lookup("bypass")
+        keys, found = [self.entries.tag(tag) for tag in tags], Lookup[T]("error")
         async with self._call("get", policy.name) as span:
             entry, *tokens = await self.backend.get([name, *keys])
             if missing := [key for key, token in zip(keys, tokens, strict=True) if token is None]:
-                await asyncio.gather(*(self.backend.add(key, new_token(), TOKEN) for key in missing))
+                await asyncio.gather(*(self.backend.add(key, new_token(), TOKEN_SECONDS) for key in missing))
                 tokens = await self.backend.get(keys)
-            seen = self.entries.read(policy, entry, [token.decode() for token in tokens if token])
-            span.set_attribute("cache.result", seen.result)
-        return seen
+            found = self.entries.read(policy, entry, [token.decode() for token in tokens if token])
+            span.set_attribute("cache.result", found.result)
+        return found
 
-    async def _take_turn(self, policy: CachePolicy[T], name: str, tags: list[str]) -> tuple[bool, Seen[T]]:
-        """Wait until this process may load, or another one has: by a lock that ends by itself."""
-        until = time.monotonic() + LOCK
+    async def _lock(self, policy: CachePolicy[T], name: str, tags: list[str]) -> tuple[bool, Lookup[T]]:
+        """Wait until this process has the lock, which expires by itself, or another process has loaded the value."""
+        until = time.monotonic() + LOCK_SECONDS
         while True:
-            turn = False
+            locked = False
             async with self._call("lock", policy.name):
-                turn = await self.backend.add(f"{name}:lock", b"1", LOCK)
-            seen = await self._look(policy, name, tags)
-            if turn or seen.result != "miss" or time.monotonic() > until:
-                return turn, seen
-            await asyncio.sleep(POLL)
+                locked = await self.backend.add(f"{name}:lock", b"1", LOCK_SECONDS)
+            found = await self._look_up(policy, name, tags)
+            if locked or found.result != "miss" or time.monotonic() > until:
+                return locked, found
+            await asyncio.sleep(LOCK_POLL_SECONDS)
 
-    async def _renew(self, held: Mapping[str, object]) -> None:
-        await self.backend.set({self.entries.tag(tag): new_token() for tag in held}, TOKEN)
-        for tag, mark in held.items():
-            if self.held.get(tag) is mark:  # else it has changed again meanwhile
-                del self.held[tag]
+    async def _renew(self, pending: Mapping[str, object]) -> None:
+        await self.backend.set({self.entries.tag(tag): new_token() for tag in pending}, TOKEN_SECONDS)
+        for tag, mark in pending.items():
+            if self.invalidations.get(tag) is mark:  # else it was invalidated again meanwhile
+                del self.invalidations[tag]
 
     @asynccontextmanager
     async def _call(self, operation: str, policy: str) -> AsyncIterator[Span]:
-        """Bound one call of the server, tell the breaker, and go on without what failed."""
+        """Limit one call of the server in time, record the result at the breaker, and suppress errors."""
         with self._span(operation, policy) as span:
             try:
-                async with asyncio.timeout(CALL):
+                async with asyncio.timeout(CALL_SECONDS):
                     yield span
             except Exception as error:
                 span.set_attribute("error.type", type(error).__qualname__)
                 span.set_status(StatusCode.ERROR)
-                self.breaker.note(False)
+                self.breaker.record(False)
             else:
-                self.breaker.note(True)
+                self.breaker.record(True)
 
-    def _span(self, verb: str, what: str) -> Any:
-        """One span where the request is sampled, else not even the question; keys stay out, they may hold anything."""
+    def _span(self, operation: str, policy: str) -> Any:
+        """A span if the request is sampled; keys are left out, because they may contain secrets."""
         context, system = current.get(), self.backend.system
         if not (context and context.sampled):
             return nullcontext(INVALID_SPAN)
-        about = {"cache.policy": what, "db.operation.name": verb, "db.system.name": system}
-        kind = SpanKind.INTERNAL if system == "memory" else SpanKind.CLIENT
-        return trace.get_tracer(__name__).start_as_current_span(f"cache {verb} {what}", kind=kind, attributes=about)
+        attributes = {"cache.policy": policy, "db.operation.name": operation, "db.system.name": system}
+        name, kind = f"cache {operation} {policy}", SpanKind.INTERNAL if system == "memory" else SpanKind.CLIENT
+        return trace.get_tracer(__name__).start_as_current_span(name, kind=kind, attributes=attributes)

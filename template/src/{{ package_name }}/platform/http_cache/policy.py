@@ -1,6 +1,6 @@
-"""What a route says of copies: who may keep its answers, which writes make them wrong, which copy a writer has seen.
+"""How a route declares its HTTP caching: who may cache its responses, which tags a write invalidates, `If-Match`.
 
-Declarations only. The rooms `http_cache` and `cdn` act on them; where a room is absent, its part has no effect.
+Declarations only. The room `http_cache` sends the headers, and `cdn` the purges; without the room they have no effect.
 """
 
 import re
@@ -25,56 +25,56 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def entity_tag(body: bytes) -> str:
-    """The strong entity tag of a representation: it changes with every byte."""
+    """The strong entity tag of a response body: a hash of all its bytes."""
     return f'"{sha256(body).hexdigest()[:32]}"'
 
 
 def matches(field: str, tag: str, *, weak: bool) -> bool:
-    """Whether `If-Match` or `If-None-Match` names a tag (RFC 9110 section 13.1); a malformed field names none.
+    """Whether `If-Match` or `If-None-Match` contains a tag (RFC 9110 section 13.1); a malformed field contains none.
 
     Args:
-        field: The value, lines joined by commas.
-        tag: Of the current representation.
-        weak: Whether `W/` makes no difference.
+        field: The value of the header; several lines are joined by commas.
+        tag: The entity tag of the current representation.
+        weak: Whether to ignore the prefix `W/`.
     """
     if field.strip() == "*":
         return True
     if _ENTITY_TAG.sub("", field).strip(" \t,"):
         return False
-    named = _ENTITY_TAG.findall(field)
+    tags = _ENTITY_TAG.findall(field)
     if weak:
-        return tag.removeprefix("W/") in (each.removeprefix("W/") for each in named)
-    return not tag.startswith("W/") and tag in named
+        return tag.removeprefix("W/") in (each.removeprefix("W/") for each in tags)
+    return not tag.startswith("W/") and tag in tags
 
 
 def _quoted(tags: Iterable[str]) -> list[str]:
-    """Cache-Tag separates tags by commas, Surrogate-Key by spaces; a header takes visible ASCII."""
+    """Percent-encode tags: commas and spaces are separators, and a header takes visible ASCII only."""
     return [quote(each, safe="/:@=+*") for each in tags]
 
 
 def tag_headers(tags: Iterable[str]) -> Headers:
-    """What tells a CDN under which tags a copy is kept: Fastly's header, and Cloudflare's."""
+    """The headers with the tags of a response for a CDN: `Surrogate-Key` (Fastly) and `Cache-Tag` (Cloudflare)."""
     names = _quoted(tags)
     return [(b"surrogate-key", " ".join(names).encode()), (b"cache-tag", ",".join(names).encode())] if names else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpPolicy:
-    """Lets copies of a route's answers (200) be kept, and gives them entity tags: `@HttpPolicy(max_age=60)`.
+    """Allows caching of a route's 200 responses, and gives them entity tags: `@HttpPolicy(max_age=60)`.
 
-    It stands below `@router.get(…)`. `add_tags` adds what only the request knows.
+    Put it below `@router.get(…)`. `add_tags` adds tags that depend on the request.
 
     Args:
-        max_age: Seconds for which a copy may be used without asking; 0: ask each time, which costs a 304.
-        s_maxage: Seconds for balancers and CDNs, where they may keep it longer.
+        max_age: Seconds for which a copy may be used without a request; 0: revalidate each time, which costs a 304.
+        s_maxage: The same for balancers and CDNs, if they may cache it for longer.
         stale_while_revalidate: Seconds for which an old copy may be used while a new one is fetched (RFC 5861).
         stale_if_error: Seconds for which an old copy may be used while the service fails (RFC 5861).
-        private: Whether the answer depends on who asks: then only their own browser may keep it.
-        vary: Request headers on which the answer depends.
-        tags: Names by which a CDN forgets its copies, see `Invalidates`.
+        private: Whether the response depends on the user: then only the user's browser may cache it.
+        vary: Request headers on which the response depends.
+        tags: Names by which a CDN purges its copies, see `Invalidates`.
 
     Raises:
-        ValueError: The parts contradict each other.
+        ValueError: The arguments contradict each other.
     """
 
     max_age: int = 0
@@ -89,9 +89,9 @@ class HttpPolicy:
         if min(self.max_age, self.s_maxage, self.stale_while_revalidate, self.stale_if_error) < 0:
             raise ValueError("seconds cannot be negative")
         if self.private and (self.s_maxage or self.tags):
-            raise ValueError("no balancer and no CDN keeps what is private: leave out s_maxage and tags")
+            raise ValueError("balancers and CDNs do not cache private responses: remove s_maxage and tags")
         if (self.stale_while_revalidate or self.stale_if_error) and not (self.max_age or self.s_maxage):
-            raise ValueError("what is asked for each time is never stale: set max_age or s_maxage")
+            raise ValueError("a response that is always revalidated is never stale: set max_age or s_maxage")
 
     def __call__(self, endpoint: Endpoint) -> Endpoint:
         """Declare it for an endpoint."""
@@ -101,19 +101,19 @@ class HttpPolicy:
     @cached_property
     def header(self) -> bytes:
         """The value of `Cache-Control`."""
-        said = "private" if self.private else "public"
-        said += f", max-age={self.max_age}" if self.max_age or self.s_maxage else ", no-cache"
+        directives = "private" if self.private else "public"
+        directives += f", max-age={self.max_age}" if self.max_age or self.s_maxage else ", no-cache"
         for name in ("s_maxage", "stale_while_revalidate", "stale_if_error"):
             if seconds := getattr(self, name):
-                said += f", {name.replace('_', '-')}={seconds}"
-        return said.encode()
+                directives += f", {name.replace('_', '-')}={seconds}"
+        return directives.encode()
 
 
 class Invalidates:
-    """Says that a write makes copies with these tags wrong: `@Invalidates("items")`, below `@router.put(…)`.
+    """Declares that a write invalidates copies with these tags: `@Invalidates("items")`, below `@router.put(…)`.
 
-    The CDN is told once the answer starts, which is after the transaction, and only if it is none of an error.
-    `invalidate_tags` adds what only the request knows.
+    The CDN is purged when the response starts, which is after the transaction, and only if it is no error.
+    `invalidate_tags` adds tags that depend on the request.
     """
 
     def __init__(self, *tags: str) -> None:
@@ -126,46 +126,46 @@ class Invalidates:
 
 
 def add_tags(request: Request, *tags: str) -> None:
-    """Add tags to the answer of one request."""
+    """Add tags to the response of one request."""
     request.scope[TAGS] = (*request.scope.get(TAGS, ()), *tags)
 
 
 def invalidate_tags(request: Request, *tags: str) -> None:
-    """Add tags to what one request changes."""
+    """Add tags that one request invalidates."""
     request.scope[INVALIDATED] = (*request.scope.get(INVALIDATED, ()), *tags)
 
 
 def policy_of(scope: Scope) -> HttpPolicy | None:
-    """What the route has declared that serves a request."""
+    """The policy of the route that serves a request."""
     return getattr(scope.get("endpoint"), "http_policy", None)
 
 
 def invalidated_tags(scope: Scope) -> list[str]:
-    """The tags of all that a request has changed."""
+    """The tags that a request invalidates."""
     return _quoted((*getattr(scope.get("endpoint"), "http_invalidates", ()), *scope.get(INVALIDATED, ())))
 
 
 def require_match(if_match: str, current: BaseModel) -> None:
-    """Compare what a client has seen with what a read would answer now.
+    """Check that the client has seen the current version of what it changes.
 
     Args:
         if_match: From `IfMatch`.
-        current: What is stored; nobody else may write it before the transaction ends.
+        current: The stored version; its row must be locked until the transaction ends.
 
     Raises:
-        PreconditionFailed: It is another one (412).
+        PreconditionFailed: The client has seen another version (412).
     """
     if not matches(if_match, entity_tag(current.model_dump_json().encode()), weak=False):
         raise PreconditionFailed("Someone else has changed it: read it again.")
 
 
-# For the API's description: the value is read from the request, where it may stand in several lines.
-_Seen = Annotated[str | None, Header(description="The tag of the copy that is changed: 412 if it is no longer right.")]
+# For the OpenAPI document only: the value is read from the request, because the header may have several lines.
+_IfMatchHeader = Annotated[str | None, Header(description="Entity tag of the version to change: 412 if outdated.")]
 
 
-async def _if_match(request: Request, if_match: _Seen = None) -> str:
+async def _if_match(request: Request, if_match: _IfMatchHeader = None) -> str:
     return ",".join(request.headers.getlist("if-match"))
 
 
-# What the client has seen of what it writes: for `require_match`. Empty: it did not say, and writes whatever is there.
+# The `If-Match` header, for `require_match`. Empty if the client did not send it: then it overwrites any version.
 IfMatch = Annotated[str, Depends(_if_match)]

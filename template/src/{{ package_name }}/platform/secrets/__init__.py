@@ -1,7 +1,7 @@
-"""Secrets: read before the service starts, renewed and rotated while it runs, wherever they are kept.
+"""Reads secrets from a backend before the service starts, and renews and rotates them while it runs.
 
-They are settings like all others. What the environment says wins over every backend, and is never rotated: who sets a
-variable by hand has a reason (`docs/secrets.md`, break-glass).
+Secrets are settings like all others. A variable of the environment overrides the backend and is never rotated, so an
+operator can set a value in an emergency (`docs/secrets.md`, "Emergency access").
 """
 
 import asyncio
@@ -23,11 +23,10 @@ from ..state import Metric, NotReady, State, state_of
 from ..threads import in_thread
 from .backend import Backend, BackendKind, Snapshot
 
-STARTUP_SECONDS = 30  # seconds for the first answer; then the process ends, and its supervisor tries again
-MAX_RETRY_SECONDS = 60  # seconds between two tries while the service runs
-LISTENER_RETRY_SECONDS = 5  # seconds until a listener that failed is told once more
-LISTENER_SECONDS = 30  # seconds for one listener
-
+STARTUP_SECONDS = 30  # for the first response; then the process exits, and its supervisor restarts it
+MAX_RETRY_SECONDS = 60  # between two attempts while the service runs
+LISTENER_RETRY_SECONDS = 5  # before a listener that failed is called again
+LISTENER_SECONDS = 30  # for one listener
 
 BACKENDS: dict[str, BackendKind] = {
     name: found.BACKEND for name in ("files", "vault", "aws") if (found := find_module(name, __name__))
@@ -40,7 +39,7 @@ else:
 
 
 class SecretsBackendSettings(_Parts):
-    """Where secrets are kept: needed before they can be read."""
+    """Which backend has the secrets: loaded before all other settings."""
 
     secrets_backend: Annotated[Literal["env", "files", "vault", "aws"], RealInProduction("files")] = "env"
 
@@ -49,16 +48,16 @@ class SecretsBackendSettings(_Parts):
 class _Listener:
     name: str
     call: Callable[[str], Awaitable[None]]
-    told: str | None
+    notified: str | None
     failed: bool = False
 
 
 class Store:
-    """The room's share in the state: the values of now, and who wants to hear of new ones.
+    """The current secrets, and listeners for new values; features use it as `state.secrets`.
 
     Args:
-        backend: None where secrets are variables of the environment.
-        fixed: Names that the environment decides.
+        backend: None if secrets are variables of the environment.
+        fixed: Names that the environment overrides.
     """
 
     def __init__(self, backend: Backend | None = None, fixed: Collection[str] = ()) -> None:
@@ -67,162 +66,162 @@ class Store:
         self.values: dict[str, str] = {}
         self.listeners: list[_Listener] = []
         self.wait_seconds = self.loaded = 0.0
-        self.trouble: type[Exception] | None = None
+        self.failure: type[Exception] | None = None
 
     def load(self) -> None:
-        """Read for the first time, with full jitter between tries: a fleet that starts at once must not come at once.
+        """Read for the first time, with full jitter between attempts, so that a fleet does not retry at the same time.
 
         Raises:
-            SourceUnavailable: Nobody answered for `STARTUP_SECONDS`.
-            ConfigurationError: The backend says no.
+            SourceUnavailable: The backend did not respond for `STARTUP_SECONDS`.
+            ConfigurationError: The backend refused.
         """
-        tries, deadline = 0, time.monotonic() + STARTUP_SECONDS
+        attempts, deadline = 0, time.monotonic() + STARTUP_SECONDS
         while self.backend:
             try:
-                self._take(self.backend.read())
+                self._update(self.backend.read())
                 self.loaded = time.monotonic()
                 return
             except SourceUnavailable as error:
-                tries += 1
-                pause = random.uniform(0, min(8, 0.25 * 2**tries))  # noqa: S311 it hides nothing
+                attempts += 1
+                pause = random.uniform(0, min(8, 0.25 * 2**attempts))  # noqa: S311 not for security
                 if time.monotonic() + pause > deadline:
                     raise SourceUnavailable(f"{error}; gave up after {STARTUP_SECONDS} s") from None
-                if tries == 1:
-                    print(f"configuration away: {error}; trying for {STARTUP_SECONDS} s", file=sys.stderr)
+                if attempts == 1:
+                    print(f"configuration unavailable: {error}; retrying for {STARTUP_SECONDS} s", file=sys.stderr)
                 time.sleep(pause)
 
     def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
-        """Have `call` told each new value of a setting while requests run; one that raises is told again.
+        """Call `call` with each new value of a setting while requests run; if it raises, it is called again.
 
         Args:
-            name: Of the setting, as in `database_url`.
-            call: Given the new value. It keeps the old one until the new one works.
+            name: The name of the setting, such as `database_url`.
+            call: Gets the new value. It must use the old one until the new one works.
         """
         self.listeners.append(_Listener(name, call, self.values.get(name)))
 
     def observe(self, which: int) -> Iterator[tuple[float, dict[str, str]]]:
-        """The seconds that are left of each lease (0), or that it had (1)."""
+        """The remaining seconds (0) or the duration (1) of each lease."""
         for name, lease in (self.backend.leases if self.backend else {}).items():
             yield (max(0.0, lease.until - time.monotonic()), lease.seconds)[which], {"lease": name}
 
-    async def follow(self, backend: Backend) -> None:
-        """Keep the values current until cancelled: nothing that a backend does ends this."""
-        tries = 0
-        self.wait_seconds -= time.monotonic() - self.loaded  # what the start took since then counts for short leases
+    async def refresh(self, backend: Backend) -> None:
+        """Refresh the values until cancelled; no error of the backend ends this."""
+        failures = 0
+        self.wait_seconds -= time.monotonic() - self.loaded  # the time since then counts for short leases
         while True:
             await asyncio.sleep(self.wait_seconds)
             try:
-                self._take(await in_thread(backend.read))  # which has time-outs of its own
-                self._say(None)
-                tries = 0
+                self._update(await in_thread(backend.read))  # it has its own time-outs
+                self._log(None)
+                failures = 0
             except Exception as error:
-                self._say(error)
-                tries = min(tries + 1, 6)
-                self.wait_seconds = random.uniform(0, min(MAX_RETRY_SECONDS, 2**tries))  # noqa: S311 it hides nothing
-            await self._tell()
+                self._log(error)
+                failures = min(failures + 1, 6)
+                self.wait_seconds = random.uniform(0, min(MAX_RETRY_SECONDS, 2**failures))  # noqa: S311 not for security
+            await self._notify()
 
-    def _take(self, snapshot: Snapshot) -> None:
+    def _update(self, snapshot: Snapshot) -> None:
         new = {name: value for name, value in snapshot.values.items() if name not in self.fixed}
-        heard = {listener.name for listener in self.listeners}
-        for name in sorted(new.keys() & self.values.keys() - heard):
+        observed = {listener.name for listener in self.listeners}
+        for name in sorted(new.keys() & self.values.keys() - observed):
             if new[name] != self.values[name]:
-                structlog.get_logger("secrets").warning("a secret changed that only a restart brings in", setting=name)
+                structlog.get_logger("secrets").warning("a secret changed; restart to use it", setting=name)
         self.values = new
         self.wait_seconds = snapshot.refresh_seconds
 
-    def _say(self, error: Exception | None) -> None:
-        """One line for each change of condition, and none for each try."""
+    def _log(self, error: Exception | None) -> None:
+        """Log one line when refreshing starts to fail or works again, not one for each attempt."""
         kind = type(error) if error else None
-        if kind is self.trouble:
+        if kind is self.failure:
             return
-        self.trouble, log = kind, structlog.get_logger("secrets")
+        self.failure, log = kind, structlog.get_logger("secrets")
         if error is None:
             log.info("secrets are current again")
         else:
             reason = str(error) if isinstance(error, SourceUnavailable | ConfigurationError) else type(error).__name__
-            level = log.error if kind is ConfigurationError else log.warning  # a refusal does not pass by itself
-            level("secrets are not renewed; the last good ones stay", reason=reason)
+            level = log.error if kind is ConfigurationError else log.warning  # it needs a change by an operator
+            level("secrets are not renewed; the last good values stay in use", reason=reason)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         for listener in self.listeners:
             value = self.values.get(listener.name)
-            if value is None or value == listener.told:  # what is gone was good, and nothing better is known
+            if value is None or value == listener.notified:  # a value that was removed stays in use
                 continue
             log = structlog.get_logger("secrets").bind(setting=listener.name)
             try:
                 async with asyncio.timeout(LISTENER_SECONDS):
                     await listener.call(value)
-            except Exception as error:  # its text may hold the value
+            except Exception as error:  # its message may contain the value
                 if not listener.failed:
-                    log.error("a new secret does not work; the old one stays", error=type(error).__name__)
+                    log.error("a new secret does not work; the old one stays in use", error=type(error).__name__)
                 listener.failed, self.wait_seconds = True, min(self.wait_seconds, LISTENER_RETRY_SECONDS)
             else:
-                listener.told, listener.failed = value, False
+                listener.notified, listener.failed = value, False
                 log.info("secret rotated")
 
 
 class Settings(SecretsBackendSettings):
-    """Where secrets are; `load` reads them from there, and the room keeps them current."""
+    """Which backend has the secrets; `load` reads them from it, and this room refreshes them."""
 
     @classmethod
     def open_store(cls, given: Mapping[str, Any]) -> "Store":
         """Open the backend, and read it for the first time.
 
         Raises:
-            SourceUnavailable: Nobody answered for `STARTUP_SECONDS`.
-            ConfigurationError: The settings lack something, or the backend says no.
+            SourceUnavailable: The backend did not respond for `STARTUP_SECONDS`.
+            ConfigurationError: A setting is missing, or the backend refused.
         """
-        where = SecretsBackendSettings(
+        source = SecretsBackendSettings(
             **{name: value for name, value in given.items() if name in SecretsBackendSettings.model_fields}
         )
-        if where.secrets_backend == "env":
+        if source.secrets_backend == "env":
             return Store()
-        kind = BACKENDS.get(where.secrets_backend)
+        kind = BACKENDS.get(source.secrets_backend)
         if kind is None:
             known = ", ".join(["env", *BACKENDS])
             raise ConfigurationError(
-                f"SECRETS_BACKEND: {where.secrets_backend} is no part of this service; type one of {known}"
+                f"SECRETS_BACKEND: {source.secrets_backend} is not part of this service; use one of {known}"
             )
-        store = Store(kind.open(where, time.monotonic), given)
+        store = Store(kind.open(source, time.monotonic), given)
         store.load()
         return store
 
     @property
     def store(self) -> "Store":
-        """What `load` has opened; settings that were made otherwise have nothing to keep current."""
+        """The store that `load` has opened; an empty one if the settings were created without `load`."""
         return self._store or Store()
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Offer the store."""
+    """Provide the store and the metrics of its leases."""
     store, state = part(settings, Settings).store, state_of(app)
     state.secrets = store
-    remaining = "secrets.lease.remaining", "s", "Time until a lease ends, if nobody renews it."
-    duration = "secrets.lease.duration", "s", "Time for which a lease was given at first."
+    remaining = "secrets.lease.remaining", "s", "Time until a lease ends if it is not renewed."
+    duration = "secrets.lease.duration", "s", "Duration of a lease when it was created."
     state.metrics += [Metric(*remaining, partial(store.observe, 0)), Metric(*duration, partial(store.observe, 1))]
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
-    """Follow the backend while the service runs."""
+    """Refresh the secrets while the service runs."""
     store = cast("Store | None", state_of(app).secrets)
     if not store or not store.backend:
         yield
         return
-    following = asyncio.create_task(store.follow(store.backend))
+    refreshing = asyncio.create_task(store.refresh(store.backend))
     yield
-    following.cancel()
+    refreshing.cancel()
     with suppress(asyncio.CancelledError):
-        await following
+        await refreshing
 
 
 async def readiness(state: State) -> str:
-    """Whether a lease still holds the values up; a backend that is away takes nothing from a service that has them."""
+    """Whether all leases are valid; if only the backend is down, the service is ready with the values it has."""
     store = cast("Store", state.secrets)
     leases = store.backend.leases if store.backend else {}
-    gone = [name for name, lease in leases.items() if lease.holds and lease.until < time.monotonic()]
-    if gone:
-        raise NotReady(f"the lease has ended: {', '.join(gone)}")
+    expired = [name for name, lease in leases.items() if lease.required and lease.until < time.monotonic()]
+    if expired:
+        raise NotReady(f"the lease has ended: {', '.join(expired)}")
     kind = type(store.backend).__name__
     return f"secrets of {kind} are current: {len(store.values)}" if store.backend else "in the environment"
 

@@ -1,4 +1,4 @@
-"""What a backend of secrets is: something that is asked now and then, and may block while it answers."""
+"""The interface of a backend of secrets: it is read periodically, in a thread, so it may block."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,26 +11,26 @@ from ..settings import RoomSettings
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Something that is lent.
+    """A token or login that expires.
 
     Args:
-        until: When it ends, by `time.monotonic`: durations only, so a wrong clock on either side does not matter.
-        seconds: How long it was when it was given.
-        holds: Whether values become worthless at its end.
+        until: When it expires, by `time.monotonic`, so that a wrong clock on either side does not matter.
+        seconds: Its duration when it was created.
+        required: Whether values stop working when it expires.
     """
 
     until: float
     seconds: float
-    holds: bool = False
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What there is now.
+    """The values of one read.
 
     Args:
         values: By the name of the setting, in lower case.
-        refresh_seconds: Seconds until it has to be asked again.
+        refresh_seconds: Seconds until the next read.
     """
 
     values: Mapping[str, str] = field(repr=False)
@@ -38,7 +38,7 @@ class Snapshot:
 
 
 class Backend(Protocol):
-    """Asked by one thread at a time, so it needs no lock; `leases` is replaced as a whole, since others read it."""
+    """Read by one thread at a time, so it needs no lock; `leases` is replaced as a whole, as other threads read it."""
 
     leases: Mapping[str, Lease]
 
@@ -46,8 +46,8 @@ class Backend(Protocol):
         """Read everything, and renew what is due.
 
         Raises:
-            SourceUnavailable: It does not answer now.
-            ConfigurationError: It answered, and says no. Neither text holds a value.
+            SourceUnavailable: It does not respond now.
+            ConfigurationError: It refused. Neither message contains a value.
         """
 
 
@@ -57,7 +57,8 @@ class BackendKind:
 
     Args:
         settings: Its environment variables.
-        open: Makes one from them and a clock such as `time.monotonic`; it may raise `Refused`, and asks nothing yet.
+        open: Creates the backend from them and a clock such as `time.monotonic`. It may raise `ConfigurationError`, and
+            sends no request yet.
     """
 
     settings: type[RoomSettings]
@@ -65,16 +66,16 @@ class BackendKind:
 
 
 def settings_of(secret: Mapping[str, Any]) -> dict[str, str]:
-    """What a secret holds, as settings: what is no text becomes JSON, which pydantic understands.
+    """Convert a secret to settings: values that are no strings become JSON, which pydantic parses.
 
     Raises:
-        AttributeError: It is no object.
+        AttributeError: The secret is no object.
     """
     return {name.lower(): value if isinstance(value, str) else json.dumps(value) for name, value in secret.items()}
 
 
 def with_login(url: str, user: str, password: str) -> str:
-    """Put into an address who logs in, in place of whoever stands there."""
+    """Replace the user and password of a URL."""
     parts = urlsplit(url)
     login = f"{quote(user, safe='')}:{quote(password, safe='')}"
     return parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -1,6 +1,6 @@
-"""Secrets as files, one per setting: what Vault's Agent, External Secrets, the CSI driver and Docker write.
+"""Reads secrets from files, one per setting, as Vault Agent, External Secrets, the CSI driver and Docker write them.
 
-They are read again and again, not watched: a read is cheap, and sees a change however it came about.
+The files are polled, not watched: a read is cheap, and detects every kind of change.
 """
 
 import time
@@ -10,11 +10,11 @@ from pathlib import Path
 from ..settings import ConfigurationError, RoomSettings, SourceUnavailable, part
 from .backend import BackendKind, Lease, Snapshot
 
-REFRESH_SECONDS = 5  # seconds; kubelet itself takes up to a minute and a half
+REFRESH_SECONDS = 5  # kubelet itself takes up to a minute and a half
 
 
 class Settings(RoomSettings):
-    """Where the files are."""
+    """The folder of the files."""
 
     secrets_dir: Path = Path("/run/secrets")
 
@@ -23,7 +23,7 @@ class Files:
     """The files of a folder.
 
     Args:
-        folder: In which they are; of Kubernetes, the folder that its symlink `..data` is in.
+        folder: The folder of the files; in Kubernetes the one that contains the symlink `..data`.
     """
 
     leases: Mapping[str, Lease] = {}
@@ -32,11 +32,11 @@ class Files:
         self.folder = folder
 
     def read(self) -> Snapshot:
-        """Read all files: one set, also while Kubernetes swaps `..data`.
+        """Read all files, from one version even while Kubernetes replaces `..data`.
 
         Raises:
-            SourceUnavailable: There is none yet, or one is empty: somebody is about to write.
-            ConfigurationError: One may not be read, or is no text.
+            SourceUnavailable: There is no file yet, or one is empty, because it is being written.
+            ConfigurationError: A file may not be read, or is no text.
         """
         path = self.folder
         try:
@@ -59,7 +59,7 @@ class Files:
 
 
 def open_backend(settings: RoomSettings, clock: Callable[[], float] = time.monotonic) -> Files:
-    """The files in `SECRETS_DIR`."""
+    """Create the backend for `SECRETS_DIR`."""
     return Files(part(settings, Settings).secrets_dir)
 
 

@@ -1,11 +1,11 @@
-"""Whether PostgreSQL has room for what all instances may open: better known at a start than in a rush."""
+"""Warns at the start if all instances together may open more connections than PostgreSQL allows."""
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# What the server keeps for superusers is not for us, and the database or the role may have a limit of its own.
-# `reserved_connections` came with PostgreSQL 16.
+# Connections reserved for superusers are not available, and the database or the role may have its own limit.
+# `reserved_connections` exists since PostgreSQL 16.
 ALLOWED = text("""
     SELECT least(nullif(datconnlimit, -1), nullif(rolconnlimit, -1), current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int
@@ -15,13 +15,13 @@ ALLOWED = text("""
 ADVICE = "too few connections for a release: lower DB_POOL_EXTRA, raise max_connections, or see DB_POOLER"
 
 
-async def compare(connection: AsyncConnection, pool: int, processes: int) -> None:
-    """Warn where a release would run out of connections.
+async def check_capacity(connection: AsyncConnection, pool: int, processes: int) -> None:
+    """Warn if a release would run out of connections.
 
     Args:
-        connection: To the server itself: what a pooler in between allows, only its own console tells.
+        connection: To the server itself; the limit of a pooler can only be read from its console.
         pool: Connections that one process may open.
-        processes: How many serve at once; while a release replaces them there are twice as many.
+        processes: Number of processes; during a release there are twice as many.
     """
     wanted = pool * processes * 2
     allowed = (await connection.execute(ALLOWED)).scalar_one()

@@ -1,7 +1,7 @@
-"""Which schema this code needs, and whether a database has at least that one.
+"""Checks that the database schema is at least the one that this code needs.
 
-"At least", because code is rolled back and schemas are not: yesterday's release must be ready on today's schema. The
-migration files are parsed, not run: the service does not carry Alembic.
+"At least", because code is rolled back and schemas are not: an older release must be ready on a newer schema. The
+migration files are parsed, not run, because the service does not import Alembic.
 """
 
 import ast
@@ -13,13 +13,13 @@ from ..state import NotReady
 
 
 def heads(migrations: Path) -> dict[str, set[str]]:
-    """Read the migrations that this code knows: for the head of each branch all revisions of that branch.
+    """Read the migration files: for the head of each branch all revisions of that branch.
 
     Raises:
-        NotReady: The folder is not there, so nobody can say what the schema should be.
+        NotReady: The folder is missing, so the needed schema is unknown.
     """
     if not migrations.is_dir():
-        raise NotReady(f"no folder {migrations}/: start where it is, or set MIGRATIONS_DIR")
+        raise NotReady(f"no folder {migrations}/: run the service in its parent folder, or set MIGRATIONS_DIR")
     found: dict[str, set[str]] = {}
     for branch in ("platform", "versions"):
         known: set[str] = set()
@@ -46,18 +46,18 @@ def at_least(needed: dict[str, set[str]], current: set[str]) -> str:
 
     Args:
         needed: From `heads`.
-        current: What the database says of itself, one revision per branch.
+        current: From the table `alembic_version`, one revision per branch.
 
     Returns:
-        The evidence, for people.
+        The current revisions, as text for people.
 
     Raises:
         NotReady: A branch is older than this code.
     """
     known = set().union(*needed.values())
-    newer = len(current - known)  # revisions from the future of this code
+    newer = len(current - known)  # revisions that a later release has added
     missing = sorted(needed.keys() - current)
     behind = [head for head in missing if needed[head] & current or newer < len(missing)]
     if behind:
         raise NotReady(f"the schema is older than this code, {', '.join(behind)} is missing: run `make migrate`")
-    return f"answers, schema at {', '.join(sorted(current)) or 'nothing'}"
+    return f"schema at {', '.join(sorted(current)) or 'nothing'}"

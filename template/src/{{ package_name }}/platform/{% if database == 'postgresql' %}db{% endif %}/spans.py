@@ -1,7 +1,7 @@
-"""One client span for each statement of a sampled request, by SQLAlchemy's own events; parameters stay out.
+"""Traces each statement of a sampled request as a client span, through SQLAlchemy events; parameters are left out.
 
-After https://opentelemetry.io/docs/specs/semconv/database/database-spans/. Not by the instrumentation package, which
-does not support SQLAlchemy 2.1 and makes a second span of each check-out.
+By https://opentelemetry.io/docs/specs/semconv/database/database-spans/. The instrumentation package is not used: it
+does not support SQLAlchemy 2.1 and adds a second span for each checkout of a connection.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-SPAN = "trace.span"  # in the `info` of a connection, while a statement runs
+SPAN = "trace.span"  # key in the `info` of a connection, while a statement runs
 
 
 def trace_statements(engine: Engine) -> None:
-    """Add the listeners; outside of a recorded span they do nothing."""
+    """Add the listeners; without a recording span they do nothing."""
     tracer = trace.get_tracer(__name__)
 
     @event.listens_for(engine, "before_cursor_execute")
@@ -23,7 +23,7 @@ def trace_statements(engine: Engine) -> None:
         if not trace.get_current_span().is_recording():
             return
         url, words = connection.info.get("url", engine.url), statement.split(maxsplit=1)
-        about = {
+        attributes = {
             "db.namespace": url.database,
             "db.operation.name": words[0].upper() if words else None,
             "db.query.text": statement,
@@ -31,7 +31,7 @@ def trace_statements(engine: Engine) -> None:
             "server.address": url.host,
             "server.port": url.port,
         }
-        given = {name: value for name, value in about.items() if value is not None}
+        given = {name: value for name, value in attributes.items() if value is not None}
         name = f"{given.get('db.operation.name', '')} {url.database or ''}".strip()
         connection.info[SPAN] = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=given)
 
