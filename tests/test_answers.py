@@ -100,7 +100,7 @@ def test_an_odd_answer_is_right_everywhere(text_template: Path, tmp_path: Path, 
         (Edit("LICENSE", "(c) Zoë", "(c) Zoe"), "LICENSE: the holder is not named"),
         (Edit("pyproject.toml", "Zoë", "Zoe"), "pyproject.toml: authors is [{'name': 'Zoe'}]"),
         (Edit(".copier-answers.yml", "project_name: Order Desk", "project_name: 1"), "project_name is recorded as 1"),
-        (Edit("src/order_desk/main.py", "app = ", "app  = "), "ruff would format it"),
+        (Edit("src/order_desk/main.py", "without=set()", "without = set()"), "ruff would format it"),
     ],
 )
 def test_a_planted_fault_is_found(text_template: Path, tmp_path: Path, edit: Edit, fault: str) -> None:

@@ -60,7 +60,7 @@ def test_make_check_is_green_with_default_answers(project: Project, check: Check
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (Edit("src/my_service/main.py", "app = ", "app  = "), "would be reformatted"),
+        (Edit("src/my_service/main.py", "without=set()", "without = set()"), "would be reformatted"),
         (
             Edit(
                 "src/my_service/main.py",

@@ -167,7 +167,7 @@ def test_an_error_that_happens_outside_of_requests_is_reported(reported: Reporte
         (check_logged, Value("logs:ERROR_LEVELS", '{"critical"}')),
         (check_logged, Value("problems:ServiceError.status", "503")),
         (check_logged, Value("problems:Unavailable.status", "500")),
-        (check_once, Body("errors:Reports.unhandled", "current.get().reported = None\noriginal(error)")),
+        (check_once, Body("errors:Reports.unhandled", "_notes_of(current.get()).reported = None\noriginal(error)")),
         (check_own_use, Body("errors:Reports.isolate", "return self.sdk.get_isolation_scope()")),
         (check_storm, Value("errors:MAX_REPORTS_PER_KIND", "10_000")),
         (check_storm, Body("errors:_kind", "return original(body, error) + secrets.token_hex()")),

@@ -22,9 +22,9 @@ def aws() -> Iterator[Aws]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The worker's browser."""
+    """A browser for a module: while Playwright runs, no other event loop can run in this thread."""
     with open_browser() as opened:
         yield opened
 

@@ -144,8 +144,8 @@ for value in ("", "memory://", "off", " OFF ", "smtp://mail.acme.test"):
     except SystemExit:
         pass
 """
-ADVICE = "type a value, or off; for example smtp://mail.acme.com"
-NEEDS = f"production needs it, {ADVICE}"
+ADVICE = "for example MAIL_URL=smtp://mail.acme.com, or off"
+NEEDS = f"required in production, {ADVICE}"
 
 
 def optional(project: Project, folder: Path, *changes: Sabotage) -> list[str]:

@@ -72,7 +72,7 @@ CHANGES = (
     ),
     Edit("template/.env.example.jinja", "\n# --- security\n", "\n# --- quota\n#QUOTA_PER_DAY=1000\n\n# --- security\n"),
     Edit("template/pyproject.toml.jinja", "    # web\n", '    # web\n    "anyio>=4",\n'),
-    Edit(f"{MIGRATIONS}/env.py.jinja", "OURS = {", 'OURS = {"quotas", '),
+    Edit(f"{MIGRATIONS}/env.py.jinja", "PLATFORM_TABLES = {", 'PLATFORM_TABLES = {"quotas", '),
     Edit("template/.gitignore", "__pycache__/\ndist/\n", "__pycache__/\ndist/\nsite/\n"),
     Edit("template/tests/rooms/test_platform.py", "evil.test", "wrong.test"),
     Edit("template/README.md.jinja", "## Start", "## First steps"),
@@ -84,7 +84,7 @@ CHANGES = (
     Edit(f"{SOURCE}/main.py", "this file is yours", "this file is yours alone"),
     Edit(f"{SOURCE}/settings.py", "this file is yours", "this file is yours alone"),
     Edit(f"{ITEMS}/service.py", "neither HTTP nor SQL", "no HTTP and no SQL"),
-    Edit(f"{MIGRATIONS}/{{% if include_example %}}versions{{% endif %}}/0001_items.py", "The items", "All items"),
+    Edit(f"{MIGRATIONS}/{{% if include_example %}}versions{{% endif %}}/0001_items.py", "Creates the table", "Makes the table"),
     Edit("template/tests/{% if include_example %}features{% endif %}/test_items.py", '"lamp"', '"chair"'),
 )
 

@@ -189,16 +189,16 @@ def finish(context: RequestContext) -> None:
     if output.level > (logging.DEBUG if path in QUIET else logging.INFO):
         return
     event = {
-        "bytes": context.sent,
-        "event": "request",
+        "timestamp": datetime.now(UTC),
         "level": "debug" if path in QUIET else "info",
+        "event": "request",
         "method": context.scope.get("method", "WEBSOCKET"),
-        "ms": round(context.seconds * 1000, 2),
         "path": path if path == route else redact(path[:256]),  # a template has no data of the client
-        "request_id": context.request_id,
         "route": route,
         "status": context.status,
-        "timestamp": datetime.now(UTC),
+        "bytes": context.sent,
+        "ms": round(context.seconds * 1000, 2),
+        "request_id": context.request_id,
         "trace_id": context.trace_id,
     }
     if context.span_id:
