@@ -27,7 +27,7 @@ def test_make_update_fails_while_conflicts_are_left(first: Path, tmp_path: Path)
     commit(service)
     done = make_update(service)
     assert done.returncode == 2
-    assert "conflicts are left: see git status" in done.stderr
+    assert "conflicts remain: see git status" in done.stderr
     assert "UU .gitignore" in git(service, "status", "--porcelain").splitlines()
     assert not list(service.rglob("*.rej"))
 
