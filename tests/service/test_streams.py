@@ -74,6 +74,7 @@ def test_a_drain_ends_streams_politely(ticking: Project, tmp_path: Path) -> None
     assert DRAIN <= took < DEADLINE
 
 
+@pytest.mark.sabotage
 def test_a_stream_that_does_not_listen_is_cut_off(ticking: Project, tmp_path: Path) -> None:
     """The negative control: the example, without its question."""
     deaf = Edit(ROUTES, "while not closing.is_set():", "while True:")
