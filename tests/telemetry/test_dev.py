@@ -207,7 +207,7 @@ def test_it_shows_the_last_readiness_report(telling: Project, service: Service, 
         assert page.locator("ul.tiles > li").count() == 11
         assert page.evaluate("getComputedStyle(document.querySelector('.tiles')).display") == "grid"
     (telling.root / ".ready" / "last.html").unlink()
-    assert "type `make ready`" in service.client.get("/__dev__/report").text
+    assert "run `make ready`" in service.client.get("/__dev__/report").text
 
 
 def test_the_room_stays_small() -> None:
