@@ -96,7 +96,7 @@ def test_an_odd_answer_is_right_everywhere(text_template: Path, tmp_path: Path, 
     ("edit", "fault"),
     [
         (Edit("README.md", "# Order", "# Ordner"), "README.md: the first heading is not the name"),
-        (Edit("README.md", "Begin", "Begin 49"), "README.md: an answer was evaluated"),
+        (Edit("README.md", "Start", "Start 49"), "README.md: an answer was evaluated"),
         (Edit("LICENSE", "(c) Zoë", "(c) Zoe"), "LICENSE: the holder is not named"),
         (Edit("pyproject.toml", "Zoë", "Zoe"), "pyproject.toml: authors is [{'name': 'Zoe'}]"),
         (Edit(".copier-answers.yml", "project_name: Order Desk", "project_name: 1"), "project_name is recorded as 1"),

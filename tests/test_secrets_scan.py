@@ -1,8 +1,9 @@
 """The emitted rules of gitleaks find each kind of secret that the service has, and nothing in a fresh service."""
 
+import base64
+import hashlib
 import json
 import secrets
-import string
 import uuid
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from tests.servers import wheels
 
 pytestmark = pytest.mark.servers  # a program from a wheel
 PASSWORD = "kV9-" + secrets.token_hex(6)
-TOKEN = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(95))
+# The same in each run: a random one is now and then too regular for a scanner.
+TOKEN = base64.b64encode(hashlib.sha512(b"planted").digest() * 2, b"aZ").decode().rstrip("=")[:95]
 HEX = "0123456789abcdef" * 2
-BASE32 = "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
+BASE32 = base64.b32encode(hashlib.sha512(b"planted").digest()).decode()[:16]
 # By a name of our own: the rule, and a line as it would slip into a commit. Put together here, so that no scanner of
 # ours finds it in this file.
 OURS = {

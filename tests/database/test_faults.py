@@ -147,7 +147,11 @@ def test_time_outs_and_a_read_only_server_have_their_answers(
     ("proof", "sabotage", "shows"),
     [
         (reads_on, Value("db:READ_ONLY", "UNAVAILABLE"), "database-away"),
-        (reads_on, Body("db:Pool._require_writable", "self.read_only = False\nawait original(connection)"), "== 1"),
+        (
+            reads_on,
+            Body("db:Pool._require_writable", "self.read_only = False\nawait original(connection)"),
+            "== 1|did not happen",
+        ),
         (waits_for_a_lock, Body("db:fault_of", "return None"), "500"),
         (takes_too_long, Value("db:TIMEOUT", "UNAVAILABLE"), "database-away"),
         (takes_too_long, Argument("db:make_engine", "pool_pre_ping", "False"), "assert 503 == 200"),

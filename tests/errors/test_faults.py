@@ -130,7 +130,7 @@ def test_a_flush_without_a_deadline_would_hold_the_exit(faulty: Project, tmp_pat
     patient = [
         Value("errors:FLUSH_SECONDS", "9"),
         Value("errors:SEND_SECONDS", "9"),
-        Value("platform:FLUSH_SECONDS", "9"),
+        Value("platform.__init__:FLUSH_SECONDS", "9"),
     ]
     with hung() as far, reporting(faulty, tmp_path, far.dsn, *patient) as service:
         storm(service, 2)

@@ -238,7 +238,7 @@ UNQUOTED = 'return [(b"surrogate-key", " ".join(tags).encode()), (b"cache-tag", 
 SABOTAGES: list[dict[Sabotage, set[Proof]]] = [
     {
         Body("http_cache:CachingSend._apply", HOLDS_ALL): {head, large, own_tags, streamed},
-        Body("http_cache:respond", "return"): {silent},
+        Body("http_cache.__init__:respond", "return"): {silent},
         Body("http_cache:tag_headers", UNQUOTED): {tags},
     },
     {

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -83,16 +82,16 @@ def test_of_many_who_saw_the_same_copy_exactly_one_writes(service: Service) -> N
 
 
 @pytest.mark.sabotage
-def test_without_the_lock_more_than_one_writes(start: Start, tmp_path: Path) -> None:
+def test_without_the_lock_more_than_one_writes(start: Start) -> None:
     unlocked = Argument("features.items.store:ItemStore.get_for_update", "with_for_update", "False")
-    with start("postgresql", lambda project: project.variant(tmp_path / "sick", unlocked)) as running:
+    with start("postgresql", unlocked) as running:
         assert race(running.client, 10) != {1}
 
 
 @pytest.mark.sabotage
-def test_without_the_demand_an_old_copy_overwrites(start: Start, tmp_path: Path) -> None:
-    undemanding = Body("http_cache:require_match", "return")
-    with start("memory", lambda project: project.variant(tmp_path / "sick", undemanding)) as running:
+def test_without_require_match_an_old_copy_overwrites(start: Start) -> None:
+    unmatched = Body("http_cache:require_match", "return")
+    with start("memory", unmatched) as running:
         for proof in (guarded, kept_alive):
             with pytest.raises(AssertionError):
                 proof(running.client)

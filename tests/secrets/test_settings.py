@@ -82,7 +82,9 @@ def test_an_import_asks_nobody(project: Project, vault: Space, tmp_path: Path) -
 
 @pytest.mark.sabotage
 def test_an_import_that_reads_secrets_is_noticed(project: Project, vault: Space, tmp_path: Path) -> None:
-    side, before = deploy(vault, project, tmp_path), vault.asked("")
+    side = deploy(vault, project, tmp_path)
+    side.write(log_level="ERROR")
+    before = vault.asked("")
     early = Edit("src/my_service/main.py", "def app()", "create_app(load(Settings))\n\n\ndef app()")
     sick = project.variant(tmp_path / "sick", early)
     assert sick.run(str(sick.venv / "bin/python"), "-c", IMPORT, env=side.env).stdout == "imported\n"

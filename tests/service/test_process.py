@@ -14,7 +14,7 @@ from tests.plant import Feature, Revision
 from tests.projects import Change, Project
 from tests.sabotage import Body, Value
 from tests.servers.postgres import Postgres
-from tests.servers.process import free_port
+from tests.servers.process import ServerError, free_port
 
 pytestmark = pytest.mark.servers
 SLOW = Feature(
@@ -121,9 +121,10 @@ SIGNAL = Feature(
     "signal_route",
     '''"""A route that is interrupted by SIGTERM while a log line is being written."""
 
+import io
 import os
 import signal
-import time
+import sys
 
 import structlog
 from fastapi import APIRouter
@@ -131,18 +132,32 @@ from fastapi import APIRouter
 router = APIRouter(prefix="/signal")
 
 
+class Interrupted(io.RawIOBase):
+    """Standard output, with a signal in the middle of the first write."""
+
+    signalled = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        if not self.signalled:
+            self.signalled = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return os.write(1, data)
+
+
 @router.get("")
 async def interrupted() -> dict[str, str]:
-    with structlog.get_logger().bind()._logger._lock:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(Interrupted()))
+    structlog.get_logger().info("a line")
     return {"line": "written"}
 ''',
 )
 
 
 def ends_though_a_line_was_interrupted(project: Project, folder: Path, log_format: str) -> None:
-    """The logger's lock is held by the very thread that the signal interrupts."""
+    """A buffer cannot be written to by a handler that interrupts a write."""
     with project.serve(folder / "run", {"LOG_FORMAT": log_format}) as service:
         assert service.client.get("/signal").json() == {"line": "written"}
         assert service.process.wait(10) == 0
@@ -163,9 +178,9 @@ original(sig, frame)
 
 
 @pytest.mark.sabotage
-def test_a_signal_handler_that_logs_would_hang(project: Project, tmp_path: Path) -> None:
+def test_a_signal_handler_that_logs_would_not_end_the_service(project: Project, tmp_path: Path) -> None:
     sick = project.variant(tmp_path / "sick", SIGNAL, Body("server:DrainServer.handle_exit", LOGS))
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises((AssertionError, ServerError)):
         ends_though_a_line_was_interrupted(sick, tmp_path, "json")
 
 

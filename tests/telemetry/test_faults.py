@@ -88,7 +88,7 @@ def test_what_is_held_is_sent_before_the_exit(kind: Project, tmp_path: Path, col
 @pytest.mark.sabotage
 @pytest.mark.timing
 def test_a_flush_without_a_deadline_would_hold_the_exit(kinds: dict[str, Project], tmp_path: Path) -> None:
-    patient = kinds["contrib"].variant(tmp_path / "sick", Value("platform:FLUSH_SECONDS", "60"))
+    patient = kinds["contrib"].variant(tmp_path / "sick", Value("platform.__init__:FLUSH_SECONDS", "60"))
     with hung() as collector:
         assert leaves(patient, tmp_path, collector)[1] > FLUSH + MARGIN
 

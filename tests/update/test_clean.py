@@ -47,7 +47,7 @@ def test_a_second_update_finds_nothing_to_do(second: Path, tmp_path: Path) -> No
 def test_a_file_of_ours_that_updates_skip_fails_the_proof(tmp_path: Path) -> None:
     skipped = """  - "{% if _copier_operation == 'update' %}Makefile{% endif %}"\n"""
     edit = Edit("copier.yml", "_exclude:\n", f"_exclude:\n{skipped}")
-    change = Edit("template/Makefile.jinja", "show this", "show the targets")
+    change = Edit("template/Makefile.jinja", "list the targets", "show the targets")
     template = release(tmp_path / "template", edit, then=change.apply)
     fresh = ours(files(make_service(template, tmp_path / "fresh", NEW)))
     found = ours(files(update(make_service(template, tmp_path / "service"))))

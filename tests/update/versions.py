@@ -84,7 +84,11 @@ CHANGES = (
     Edit(f"{SOURCE}/main.py", "this file is yours", "this file is yours alone"),
     Edit(f"{SOURCE}/settings.py", "this file is yours", "this file is yours alone"),
     Edit(f"{ITEMS}/service.py", "neither HTTP nor SQL", "no HTTP and no SQL"),
-    Edit(f"{MIGRATIONS}/{{% if include_example %}}versions{{% endif %}}/0001_items.py", "Creates the table", "Makes the table"),
+    Edit(
+        f"{MIGRATIONS}/{{% if include_example %}}versions{{% endif %}}/0001_items.py",
+        "Creates the table",
+        "Makes the table",
+    ),
     Edit("template/tests/{% if include_example %}features{% endif %}/test_items.py", '"lamp"', '"chair"'),
 )
 
