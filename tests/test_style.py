@@ -1,6 +1,7 @@
 """The style that reviews would otherwise repeat, read from the syntax tree: DESIGN, sections 3 and 8."""
 
 import ast
+import re
 import statistics
 from collections.abc import Callable, Iterator
 
@@ -108,6 +109,12 @@ def asks_by_name(name: str, tree: ast.Module) -> Iterator[str]:
     yield from ("hasattr" for node in ast.walk(tree) if isinstance(node, ast.Call) and name_of(node) == "hasattr")
 
 
+def matches_too_much(name: str, tree: ast.Module) -> Iterator[str]:
+    """Before Python 3.11.5 a possessive group matches too much (cpython issues 100061 and 106052)."""
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    yield from (group[0] for text in texts for group in re.finditer(r"\)(?:[*+?]|\{[\d,]+\})\+", text))
+
+
 def says_nothing(name: str, tree: ast.Module) -> Iterator[str]:
     """One head sentence per module."""
     if not ast.get_docstring(tree):
@@ -127,6 +134,7 @@ RULES: dict[Rule, str] = {
     explains_nothing: "platform/",
     keeps_state: "platform/",
     knows_another_room: "platform/",
+    matches_too_much: "",
     says_nothing: "",
     wraps_every_request: "",
 }
@@ -168,6 +176,7 @@ def test_no_module_breaks_the_rule(rule: Rule) -> None:
         (knows_another_room, "def f():\n    from .cache.redis import Redis", "cache"),
         (knows_another_room, "from ..platform.db import Base", "platform.db"),
         (asks_by_name, "if hasattr(room, 'begin'):\n    room.begin()", "hasattr"),
+        (matches_too_much, "x = re.compile('(?:a|b)*+')", ")*+"),
         (says_nothing, "# why\nx = 1", "module"),
         (explains_nothing, "class Pool:\n    x = 1", "Pool"),
         (explains_nothing, "async def look(): ...", "look"),

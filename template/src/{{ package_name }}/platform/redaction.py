@@ -37,7 +37,7 @@ _FORMS = re.compile(
     r"(?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)"
     r"(?:[^\s/?#@:\"'<>]*+:(?!\d{1,5}(?:[\s/?#\"'<>]|$))[^\s\"'<>]{0,256}@|[^\s/?#\"'<>]*@)"
     r"|(?P<query>(?<=[?&#])[\w.~%\[\]-]++=)[^\s&#\"'<>]++"
-    r"|(?P<pem>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)(?:[^-]|-(?!----END))*+"
+    r"|(?P<pem>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[\s\S]*?(?=-----END|\Z)"
     r"|(?P<scheme>(?<![\w-])(?:basic|bearer|digest|negotiate)\s{1,3})[\w.~+/=:-]{6,}+"
     # JWT, Vault and OpenBao, GitHub, GitLab, Slack, Stripe and OpenAI, AWS, Google, npm, PyPI, age
     r"|(?P<token>(?<!-)(?=[abeghnprsx])(?:eyJ[\w-]{5,}+\.[\w.-]++|hv[brs]\.[\w-]{8,}+"
@@ -53,11 +53,12 @@ _FORMS = re.compile(
     r"|(?P<option>(?<![.\]-])--[\w-]++\s{1,3}))",
     re.I,
 )
+# Not `(…)*+`: in Python before 3.11.5 a possessive group matches too much (cpython issues 100061 and 106052).
 _VALUE = re.compile(
     r"\[redacted\]"
     r"|(?P<escaped>[bru]{0,2}+\\++[\"'])[^\\\"']*+"
-    r"|(?P<double>[bru]{0,2}+\")(?:[^\"\\]|\\.)*+"
-    r"|(?P<single>[bru]{0,2}+')(?:[^'\\]|\\.)*+"
+    r"|(?P<double>[bru]{0,2}+\")(?:[^\"\\]++|\\.)*"
+    r"|(?P<single>[bru]{0,2}+')(?:[^'\\]++|\\.)*"
     r"|[\[({][^\r\n]*+"
     r"|(?:basic|bearer|digest|negotiate|token)\s{1,3}[^\s\"<>]++"
     r"|[^\s&\"'<>][^\s&\"<>]*+",
