@@ -11,6 +11,7 @@ from tests.database.test_migrate import (
 from tests.database.test_roles import (
     test_applied_twice_it_changes_nothing,
     test_each_role_may_do_its_work_and_nothing_else,
+    test_who_owns_the_database_need_be_no_superuser,
 )
 from tests.projects import Project
 from tests.servers.postgres import NewestPostgres
@@ -21,6 +22,7 @@ __all__ = [  # collected here too, with the fixtures below
     "test_each_role_may_do_its_work_and_nothing_else",
     "test_of_two_migrators_one_waits",
     "test_the_recipes_of_the_guide_work_while_the_table_is_read_and_written",
+    "test_who_owns_the_database_need_be_no_superuser",
 ]
 pytestmark = pytest.mark.servers
 
