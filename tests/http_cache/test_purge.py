@@ -262,10 +262,10 @@ TELLS_ALL = """
 """
 SABOTAGES: dict[str, dict[Sabotage, Test]] = {
     "careless": {
-        Body("http_cache:respond", TELLS_ALL): test_what_was_not_written_is_not_told,
+        Body("http_cache.purge:respond", TELLS_ALL): test_what_was_not_written_is_not_told,
         Body("http_cache:Cloudflare._post", STUBBORN): test_a_refusal_is_not_repeated,
         Value("http_cache:MAX_RETRY_SECONDS", "0.0"): test_who_is_told_to_wait_waits,
-        Value("http_cache:MAX_TAGGED_BYTES", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
+        Value("http_cache:MAX_PURGE_TAGS", "1_000"): test_many_writes_are_few_requests_of_at_most_a_hundred_tags,
     },
     "impatient": {
         Body("http_cache:Invalidates.__call__", "return endpoint"): test_a_write_is_told_once_it_is_stored,
