@@ -50,7 +50,9 @@ def renews_in_time(one: Client) -> None:
 
 def replaces_what_ends(one: Client) -> None:
     """Near its max TTL a token is replaced, and with it what it has lent; the old one is not waited for."""
-    one.side.vault.client().write_data(ROLE, data={"token_ttl": 8, "token_max_ttl": 10})  # a slow machine has 2 s to spare
+    one.side.vault.client().write_data(
+        ROLE, data={"token_ttl": 8, "token_max_ttl": 10}
+    )  # a slow machine has 2 s to spare
     first = one.read()
     assert first.leases["token"] == [8, 8]
     time.sleep(4)

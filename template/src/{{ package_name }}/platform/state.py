@@ -133,6 +133,13 @@ class Secrets(Protocol):
     def on_change(self, name: str, call: Callable[[str], Awaitable[None]]) -> None:
         """Register `call` for each new value of a setting, such as `database_url`, while the service runs."""
 
+    def renew(self, name: str) -> None:
+        """Get a new value of a setting at once, because a server refused the current one. Returns at once.
+
+        Call it on the event loop, as often as you like: it is done once a second at most, and less often if the new
+        value is refused as well.
+        """
+
 
 class ErrorReports(Protocol):
     """The room `errors`."""

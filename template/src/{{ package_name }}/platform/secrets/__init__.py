@@ -5,6 +5,7 @@ operator can set a value in an emergency (`docs/secrets.md`, "Emergency access")
 """
 
 import asyncio
+import math
 import random
 import sys
 import time
@@ -25,6 +26,7 @@ from .backend import Backend, BackendKind, Snapshot
 
 STARTUP_SECONDS = 30  # for the first response; then the process exits, and its supervisor restarts it
 MAX_RETRY_SECONDS = 60  # between two attempts while the service runs
+RENEW_SECONDS = 1  # between two calls of `renew` that have an effect, and between attempts once a value is useless
 LISTENER_RETRY_SECONDS = 5  # before a listener that failed is called again
 LISTENER_SECONDS = 30  # for one listener
 
@@ -66,6 +68,9 @@ class Store:
         self.values: dict[str, str] = {}
         self.listeners: list[_Listener] = []
         self.wait_seconds = self.loaded = 0.0
+        self.refused = asyncio.Event()
+        self.renewable = -math.inf  # when `renew` has an effect again
+        self.renew_seconds: float = RENEW_SECONDS
         self.failure: type[Exception] | None = None
 
     def load(self) -> None:
@@ -99,6 +104,16 @@ class Store:
         """
         self.listeners.append(_Listener(name, call, self.values.get(name)))
 
+    def renew(self, name: str) -> None:
+        """Read the backend at once, and replace a login that it created; see the protocol in `state`."""
+        if name not in self.fixed and time.monotonic() >= self.renewable:
+            self.refused.set()
+
+    def expired(self) -> list[str]:
+        """The leases without which values do not work, and that have ended."""
+        leases = self.backend.leases if self.backend else {}
+        return [name for name, lease in leases.items() if lease.required and lease.until < time.monotonic()]
+
     def observe(self, which: int) -> Iterator[tuple[float, dict[str, str]]]:
         """The remaining seconds (0) or the duration (1) of each lease."""
         for name, lease in (self.backend.leases if self.backend else {}).items():
@@ -106,19 +121,45 @@ class Store:
 
     async def refresh(self, backend: Backend) -> None:
         """Refresh the values until cancelled; no error of the backend ends this."""
-        failures = 0
+        failures, urgent = 0, False
         self.wait_seconds -= time.monotonic() - self.loaded  # the time since then counts for short leases
         while True:
-            await asyncio.sleep(self.wait_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.wait_seconds):
+                    await self.refused.wait()
+            refused = self.refused.is_set()
+            urgent = urgent or refused
             try:
-                self._update(await in_thread(backend.read))  # it has its own time-outs
+                self._update(await in_thread(partial(backend.read, refused)))  # it has its own time-outs
                 self._log(None)
                 failures = 0
             except Exception as error:
+                failures = min(failures + 1, 6) if type(error) is self.failure else 1
                 self._log(error)
-                failures = min(failures + 1, 6)
-                self.wait_seconds = random.uniform(0, min(MAX_RETRY_SECONDS, 2**failures))  # noqa: S311 not for security
+                self._back_off(error, failures, urgent)
             await self._notify()
+            if urgent and not failures:
+                urgent = False
+                self._renewed()
+            self.refused.clear()  # calls since then were about the old value
+
+    def _back_off(self, error: Exception, failures: int, urgent: bool) -> None:
+        """Wait longer after each failure, but hardly once a value is useless, and not beyond the end of a lease."""
+        limit: float = min(MAX_RETRY_SECONDS, 2**failures)
+        pause = self.wait_seconds = random.uniform(0, limit)  # noqa: S311 not for security
+        if isinstance(error, SourceUnavailable):  # nothing is refused, so repeating does no harm
+            leases = self.backend.leases.values() if self.backend else ()
+            left = min((lease.until - time.monotonic() for lease in leases if lease.required), default=pause)
+            pause = RENEW_SECONDS
+            self.wait_seconds = min(self.wait_seconds, pause if urgent else max(pause, left))
+        self.renewable = time.monotonic() + pause
+
+    def _renewed(self) -> None:
+        """Double the time to the next renewal if this one came soon after the last: it did not help then."""
+        now = time.monotonic()
+        soon = now < self.renewable + MAX_RETRY_SECONDS
+        self.renew_seconds = min(MAX_RETRY_SECONDS, 2 * self.renew_seconds) if soon else RENEW_SECONDS
+        self.renewable = now + self.renew_seconds
 
     def _update(self, snapshot: Snapshot) -> None:
         new = {name: value for name, value in snapshot.values.items() if name not in self.fixed}
@@ -218,9 +259,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
 async def readiness(state: State) -> str:
     """Whether all leases are valid; if only the backend is down, the service is ready with the values it has."""
     store = cast("Store", state.secrets)
-    leases = store.backend.leases if store.backend else {}
-    expired = [name for name, lease in leases.items() if lease.required and lease.until < time.monotonic()]
-    if expired:
+    if expired := store.expired():
         raise NotReady(f"the lease has ended: {', '.join(expired)}")
     kind = type(store.backend).__name__
     return f"secrets of {kind} are current: {len(store.values)}" if store.backend else "in the environment"

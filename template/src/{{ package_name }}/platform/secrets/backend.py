@@ -42,8 +42,11 @@ class Backend(Protocol):
 
     leases: Mapping[str, Lease]
 
-    def read(self) -> Snapshot:
+    def read(self, renew: bool = False) -> Snapshot:
         """Read everything, and renew what is due.
+
+        Args:
+            renew: Whether a value was refused by the server that it is for: a login is replaced, even if it is not due.
 
         Raises:
             SourceUnavailable: It does not respond now.

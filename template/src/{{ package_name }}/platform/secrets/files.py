@@ -31,7 +31,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self) -> Snapshot:
+    def read(self, renew: bool = False) -> Snapshot:
         """Read all files, from one version even while Kubernetes replaces `..data`.
 
         Raises:
