@@ -53,11 +53,11 @@ def import_copier() -> measure.Used:
 
 
 def make_service(template: Path, service: Path, prepare: Callable[[Path], None], *options: str) -> Path:
-    """Copy a service, let `prepare` add to it, install it with its bytecode: its `bin` folder."""
+    """Copy a service, let `prepare` add to it, install it with its bytecode as an image does: its `bin` folder."""
     copy(template, service, *options)
     prepare(service)
-    measure.run(["make", "setup"], cwd=service, env=environment() | {"UV_COMPILE_BYTECODE": "1"})
+    measure.run(["uv", "sync", "--no-dev", "--quiet"], cwd=service, env=environment() | {"UV_COMPILE_BYTECODE": "1"})
     folder = service / ".venv" / "bin"
     if not folder.is_dir():
-        raise BenchError("make setup left no .venv behind")
+        raise BenchError("uv sync left no .venv behind")
     return folder

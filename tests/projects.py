@@ -126,7 +126,7 @@ class Project:
         return (
             str(self.venv / "bin" / "python"),
             "-c",
-            f"from {self.package}.cli import app; app()",
+            f"from {self.package}.cli import main; main()",
             *arguments,
         )
 

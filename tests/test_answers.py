@@ -52,7 +52,7 @@ def faults(folder: Path, answers: Answers) -> Iterator[str]:
         "authors": [{key: text for key, text in author.items() if text}],
         "description": recorded["description"],
         "name": package.replace("_", "-"),
-        "scripts": {slug: f"{package}.cli:app"},
+        "scripts": {slug: f"{package}.cli:main"},
         "urls": {"Repository": f"https://github.com/{recorded['github_user']}/{slug}"},
     }
     yield from (f"pyproject.toml: {key} is {project[key]!r}" for key in expected if project[key] != expected[key])

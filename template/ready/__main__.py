@@ -1,10 +1,19 @@
 """The command line: `python -m ready`, which `make ready` calls."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+try:
+    import typer
+
+    from . import command
+except ModuleNotFoundError as error:
+    if error.name not in ("httpx2", "rich", "typer"):
+        raise
+    print(f"ready: install the extra `ops`: it needs {error.name}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 def ready(
@@ -20,13 +29,6 @@ def ready(
     html: Annotated[Path | None, typer.Option(help="Also write the report as an HTML page.")] = None,
 ) -> None:
     """Check the running service, area by area, and show the evidence."""
-    try:
-        from . import command
-    except ModuleNotFoundError as error:
-        if error.name != "httpx2":
-            raise
-        typer.echo("ready: install the extra `ops`: it needs httpx2", err=True)
-        raise typer.Exit(2) from None
     url = url or f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
     code = command.run(url, profile, area or [], drill=drill, yes=yes, as_json=as_json, junit=junit, html=html)
     raise typer.Exit(code)

@@ -36,7 +36,7 @@ for command, env in json.loads(sys.stdin.read()):
         signal.alarm(20)
         os.environ.update(env)
         sys.argv = ["my-service", command]
-        cli.app()
+        cli.main()
     os.close(write)
     with os.fdopen(read) as said:
         text = said.read()

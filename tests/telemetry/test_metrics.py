@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from tests.contract import BUCKETS
 from tests.projects import Project
 from tests.proof import count
-from tests.sabotage import Body, Sabotage, Value
+from tests.sabotage import Argument, Body, Sabotage, Value
 from tests.servers.otlp import Collector, Point, open_collector
 from tests.servers.process import ServerError, free_port
 from tests.telemetry.conftest import Watched, watch
@@ -267,8 +267,9 @@ BY_PATH = 'current.get().matched = current.get().scope["path"]\noriginal(current
         Body("telemetry:finish", BY_PATH),
         Value("state:METHODS", 'type("Any", (), {"__contains__": lambda *_: True})()'),
         Value("state:PROBES", '{"/livez"}'),
+        Argument("telemetry:build", "views", "[]"),
     ],
-    ids=["only what is sampled", "twice", "by path", "any method", "a probe"],
+    ids=["only what is sampled", "twice", "by path", "any method", "a probe", "a mounted application"],
 )
 def test_a_sabotaged_count_fails_the_proof(kinds: dict[str, Project], tmp_path: Path, sabotage: Sabotage) -> None:
     sick = kinds["contrib"].variant(tmp_path / "sick", sabotage)

@@ -1,27 +1,29 @@
 """What exporters get: spans in pieces with pauses, so that requests do not wait, and histograms as asked for."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.projects import Edit, Project
+from tests.projects import Project
+from tests.sabotage import Value
 from tests.servers.otlp import Collector
 from tests.telemetry.conftest import watch
 
-PACING = "src/my_service/platform/telemetry/pacing.py"
-LONGEST = 0.004  # seconds that a thread may compute in one piece: ten times what it is meant to
+LONGEST = 0.004  # seconds that a thread may compute in one piece: many times what it is meant to
 COUNT = 400
 # Makes and encodes a batch as an exporter does, and prints the CPU seconds between pauses: neighbours do not count.
 ENCODE = """
-import json, time
+import json, sys, time
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from my_service.platform.telemetry import pacing, traces
 
 spans = [TracerProvider().get_tracer("x").start_span("GET /x", attributes={f"a{n}": "x" for n in range(12)})
          for _ in range(400)]
-pieces, began = [], time.thread_time()
-sleep = time.sleep
+pieces, pace, sleep = [], pacing.Pace(), time.sleep
+sleep(float(sys.argv[1]))  # while the batch is collected
+began = time.thread_time()
 
 
 def paused(seconds):
@@ -32,29 +34,37 @@ def paused(seconds):
 
 
 time.sleep = paused
-encoded = encode_spans(pacing.Paced(spans, traces._clean))
+encoded = encode_spans(pace.spread(spans, traces._clean))
 print(json.dumps([pieces, len(encoded.resource_spans[0].scope_spans[0].spans)]))
 """
 
 
-def pieces(project: Project) -> list[float]:
-    done = project.run(str(project.venv / "bin/python"), "-c", ENCODE, check=True).stdout
+def pieces(project: Project, collected: float) -> list[float]:
+    done = project.run(str(project.venv / "bin/python"), "-c", ENCODE, str(collected), check=True).stdout
     found, count = json.loads(done.splitlines()[-1])
     assert count == COUNT  # nothing is lost on the way
     return list(found)
 
 
-def test_spans_are_encoded_in_short_pieces(project: Project) -> None:
-    found = sorted(pieces(project))
-    assert len(found) > 10
+def are_short(project: Project) -> None:
+    found = sorted(pieces(project, 1.6))
+    assert len(found) > COUNT / 10
     assert found[len(found) // 2] < LONGEST  # where a pause takes longer than asked, so may the piece after it
 
 
-def test_a_batch_that_is_encoded_in_one_piece_is_noticed(
-    project: Project, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    edit = Edit(PACING, "WORK_SECONDS = 0.0005", "WORK_SECONDS = 60")
-    assert pieces(project.variant(tmp_path_factory.mktemp("sick") / "service", edit)) == []
+def test_a_batch_is_encoded_in_short_pieces(project: Project) -> None:
+    are_short(project)
+
+
+def test_a_batch_that_came_at_once_is_encoded_at_once(project: Project) -> None:
+    assert len(pieces(project, 0)) < COUNT / 10  # else the next batches would not fit into the queue
+
+
+@pytest.mark.sabotage
+def test_a_batch_that_is_encoded_in_one_piece_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Value("telemetry:SHARE", "0"))
+    with pytest.raises(AssertionError):
+        are_short(sick)
 
 
 DURATIONS = """

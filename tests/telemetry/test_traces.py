@@ -267,7 +267,7 @@ if not current.get().sampled:
 @pytest.mark.parametrize(
     ("holds", "sabotage"),
     [
-        (plain, Argument("telemetry:make_traced", "exclude_spans", "None")),
+        (plain, Argument("telemetry:instrument", "exclude_spans", "None")),
         (mounted, Body("telemetry:respond", "pass")),
         (has_equal_ids, Body("telemetry:_RequestSpan.on_start", "pass")),
         (leaves_no_span_but_keeps_its_id, Body("telemetry:begin", FORGETS)),

@@ -33,7 +33,7 @@ ADDED = {
 # In files of ours, away from what the release changes.
 SHARED = (
     Edit("observability/alerts.yaml", "vector(0.999)", "vector(0.9995)"),  # `make alerts`
-    Edit("pyproject.toml", '    "typer>=0.29",\n', '    "typer>=0.29",\n    # mine\n    "rich>=14",\n'),
+    Edit("pyproject.toml", '    "wrapt>=1.17",\n', '    "wrapt>=1.17",\n    # mine\n    "rich>=14",\n'),
     Edit(f"{SRC}/platform/security.py", "\n\n\ndef ", "\n\nMINE = 1\n\n\ndef "),
 )
 EXAMPLE = (f"{SRC}/features/items", "migrations/versions", "tests/features")

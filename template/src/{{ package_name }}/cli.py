@@ -1,20 +1,11 @@
 """The command line: `serve` and `migrate`. Each command imports its modules only when it runs."""
 
+import argparse
 import importlib
-from typing import Annotated
-
-import typer
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+import sys
 
 
-@app.callback()
-def main() -> None:
-    """Run and maintain the service."""
-
-
-@app.command()
-def serve(reload: Annotated[bool, typer.Option(help="Restart after each code change.")] = False) -> None:
+def serve(reload: bool = False) -> None:
     """Serve until a signal arrives; drain before exiting."""
     from . import main
     from .platform.server import serve as run
@@ -22,14 +13,27 @@ def serve(reload: Annotated[bool, typer.Option(help="Restart after each code cha
     run(main.app(), reload=f"{main.__name__}:app" if reload else None)
 
 
-@app.command()
-def migrate(new: Annotated[str, typer.Option(help="Create a migration with this message instead.")] = "") -> None:
+def migrate(new: str = "") -> None:
     """Migrate the database to the schema of this code."""
     try:
         ops = importlib.import_module(".ops.migrate", __package__)
     except ModuleNotFoundError as error:
         if error.name not in {f"{__package__}.{missing}" for missing in ("ops", "ops.migrate", "platform.db")}:
             raise
-        typer.echo("not applicable: this service has no database")
+        print("not applicable: this service has no database")
     else:
         ops.run(new)
+
+
+def main() -> None:
+    """Run the command that was typed; exits with 2 and the usage if there is no such command."""
+    parser = argparse.ArgumentParser(description="Run and maintain the service.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("serve", help=serve.__doc__, allow_abbrev=False)
+    command.add_argument("--reload", action="store_true", help="restart after each code change")
+    command.set_defaults(run=serve)
+    command = commands.add_parser("migrate", help=migrate.__doc__, allow_abbrev=False)
+    command.add_argument("--new", default="", metavar="MESSAGE", help="create a migration with this message instead")
+    command.set_defaults(run=migrate)
+    given = vars(parser.parse_args(sys.argv[1:] or ["--help"]))
+    given.pop("run")(**given)

@@ -19,7 +19,7 @@ from .http import Door
 from .room import Room, find_module
 from .routes import RouteTemplates
 from .settings import RoomSettings, compose
-from .state import PROBES, State, current
+from .state import PROBES, State
 from .threads import in_thread
 
 # Outermost first: requests pass the rooms in this order; rooms open in it and close in reverse.
@@ -123,9 +123,7 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         redoc_url=None,
         openapi_url=None,
         lifespan=_lifespan,
-        # The room `telemetry` records metrics and decides which requests are traced. FastAPI traces nothing if the room
-        # is absent or uses another instrumentation, and nothing in applications that are mounted into this one.
-        telemetry={"metrics": False, "logs": False, "operation_spans": False, "exclude": _excluded},
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the room `telemetry` does this
     )
     app.rooms = {name: room for name, room in PRESENT.items() if name not in without}
     app.state.platform = State(settings, route_of=RouteTemplates(app).of)
@@ -143,11 +141,6 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
 def _put_probes_first(app: FastAPI) -> None:
     """Move the probes before all other routes, so that no feature can take their paths."""
     app.router.routes.sort(key=lambda route: getattr(route, "path", None) not in PROBES)
-
-
-def _excluded(scope: Scope) -> bool:
-    context = current.get()
-    return not (context and context.sampled) or context.state.traced is not None
 
 
 @asynccontextmanager

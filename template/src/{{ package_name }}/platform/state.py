@@ -222,7 +222,7 @@ class State:
     errors: ErrorReports | None = None
     idempotency: Idempotency | None = None
     secrets: Secrets | None = None
-    traced: ASGIApp | None = None  # serves sampled requests, unless FastAPI creates their spans itself
+    traced: ASGIApp | None = None  # serves sampled requests, while traces are exported
     route_of: Callable[[Scope], str | None] = lambda scope: None
     metrics: list[Metric] = field(default_factory=list)  # exported by `telemetry`; complete before the service starts
     own: dict[type[Any], Any] = field(default_factory=dict)  # private data of a room, by a class of that room

@@ -1,7 +1,8 @@
 """Traces, metrics and logs with OpenTelemetry; without an endpoint its SDK is not even imported.
 
-Requests are sampled here, because instrumentations (`telemetry.http`) collect attributes before they ask a sampler:
-only sampled requests reach them. Request metrics are our own, so that each request counts once, sampled or not.
+Requests are sampled here, because FastAPI and instrumentations collect attributes before they ask a sampler: only
+sampled requests reach them (`telemetry.http`). Request metrics are our own, so that each request counts once, sampled
+or not.
 """
 
 import asyncio
@@ -25,9 +26,10 @@ from opentelemetry.trace import (
     set_tracer_provider,
 )
 
-from ..room import Room, find_module
+from ..room import Room
 from ..settings import RoomSettings, part
 from ..state import QUIET, Headers, RequestContext, current, state_of
+from .http import make_traced
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -140,8 +142,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     providers = sdk.build(app, own, state.spans if local else [])
     if providers.tracers:
         set_tracer_provider(providers.tracers)
-        if http := find_module("http", __package__ or ""):  # otherwise FastAPI creates the spans itself
-            state.traced = http.make_traced(app, providers.tracers)
+        state.traced = make_traced(app, providers.tracers)
     if providers.lines:
         state.lines.append(providers.lines)
     requests = lag = None

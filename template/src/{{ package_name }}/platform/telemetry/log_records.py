@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from ..state import Line
-from .pacing import Paced
+from .pacing import Pace
 
 SEVERITY = {
     "debug": SeverityNumber.DEBUG,
@@ -29,8 +29,12 @@ FIELDS = {"event", "level", "span_id", "timestamp", "trace_id"}  # not attribute
 
 
 class _Exporter(OTLPLogExporter):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.pace = Pace()
+
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        return super().export(Paced(batch, lambda record: record))
+        return super().export(self.pace.spread(batch, lambda record: record))
 
 
 def make(resource: Resource, exporter_options: Mapping[str, Any]) -> tuple[Line, Callable[[], None]]:

@@ -1,29 +1,44 @@
-"""Adds pauses to the work of exporters, because their threads share the interpreter lock with the event loop.
+"""Spreads the work of exporters over time, because their threads share the interpreter lock with the event loop.
 
-A busy thread releases the lock only every 5 ms (`sys.getswitchinterval`), and a request needs it several times. Without
-pauses, the encoding of one batch would delay each request that arrives meanwhile by 15 ms and more.
+A busy thread releases the lock only every 5 ms (`sys.getswitchinterval`), and a request needs it several times. Encoded
+in one piece, a batch would delay each request that arrives meanwhile by 15 ms and more.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
-WORK_SECONDS = 0.0005  # at a time; the pause after it lasts as long, or longer if requests need it
+SHARE = 0.5  # of the time in which a batch was collected; the rest is for sending it, so that no batch is lost
+MAX_SECONDS_PER_ITEM = 0.002  # even if a batch was collected slowly: a flush at exit has a deadline
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 
+class Pace:
+    """The pace of one exporter: it follows the rate at which batches come."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+
+    def spread(self, batch: Sequence[Input], make: Callable[[Input], Output]) -> "Paced[Input, Output]":
+        """Return the batch as the exporter should read it.
+
+        Args:
+            batch: What a processor gives to its exporter.
+            make: Converts an item to what the exporter gets.
+        """
+        now = time.perf_counter()
+        collected, self.began = now - self.began, now
+        return Paced(batch, make, min(MAX_SECONDS_PER_ITEM, collected * SHARE / max(1, len(batch))))
+
+
 class Paced(Sequence[Output], Generic[Input, Output]):
-    """A batch that converts its items while an exporter reads and encodes them, with pauses in between.
+    """A batch that converts its items while an exporter reads and encodes them, one in each interval."""
 
-    Args:
-        batch: What a processor gives to its exporter.
-        make: Converts an item to what the exporter gets.
-    """
-
-    def __init__(self, batch: Sequence[Input], make: Callable[[Input], Output]) -> None:
+    def __init__(self, batch: Sequence[Input], make: Callable[[Input], Output], interval: float) -> None:
         self.batch = batch
         self.make = make
+        self.interval = interval
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -35,13 +50,14 @@ class Paced(Sequence[Output], Generic[Input, Output]):
     def __getitem__(self, index: slice) -> Sequence[Output]: ...
 
     def __getitem__(self, index: int | slice) -> Output | Sequence[Output]:
-        return Paced(self.batch[index], self.make) if isinstance(index, slice) else self.make(self.batch[index])
+        if isinstance(index, slice):
+            return Paced(self.batch[index], self.make, self.interval)
+        return self.make(self.batch[index])
 
     def __iter__(self) -> Iterator[Output]:
-        until = time.perf_counter() + WORK_SECONDS
+        due = time.perf_counter()
         for item in self.batch:
-            if (now := time.perf_counter()) > until:
-                time.sleep(WORK_SECONDS)
-                waited = (woken := time.perf_counter()) - now
-                until = woken + waited  # half of the time, even if the event loop is never idle: no batch is lost
+            if (wait := due - time.perf_counter()) > 0:
+                time.sleep(wait)
+            due += self.interval
             yield self.make(item)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import DropAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -56,7 +57,8 @@ def build(app: FastAPI, settings: Settings, local_exporters: Sequence[Any]) -> P
         providers.tracers = traces.make(kind, settings.ratio, resource, options, local_exporters, size)
         providers.flushes.append(providers.tracers.shutdown)
     if reader := _reader(settings, providers.durations):
-        providers.meters = MeterProvider([reader], resource, shutdown_on_exit=False)
+        once = View(meter_name="fastapi", aggregation=DropAggregation())  # mounted applications count requests again
+        providers.meters = MeterProvider([reader], resource, shutdown_on_exit=False, views=[once])
         providers.flushes.append(providers.meters.shutdown)
     if settings.sends("logs"):
         from . import log_records

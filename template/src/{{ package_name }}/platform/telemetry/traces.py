@@ -18,7 +18,7 @@ from wrapt import register_post_import_hook
 
 from ..redaction import redact
 from ..state import current
-from .pacing import Paced
+from .pacing import Pace
 
 # Query strings contain search terms and tokens; the path is enough to identify a request.
 DROPPED = ("url.query",)
@@ -69,10 +69,11 @@ class Redacting(SpanExporter):
 
     def __init__(self, exporter: SpanExporter) -> None:
         self.exporter = exporter
+        self.pace = Pace()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send redacted copies."""
-        return self.exporter.export(Paced(spans, _clean))
+        return self.exporter.export(self.pace.spread(spans, _clean))
 
     def shutdown(self) -> None:
         """Stop the exporter."""

@@ -1,15 +1,16 @@
-"""Creates the spans of requests with `opentelemetry-instrumentation-fastapi`.
+"""Creates the spans of requests: a second application with the same middleware and routes traces what it serves.
 
-The library collects attributes before it asks the sampler, which would slow down unsampled requests. So it instruments
-a second application with the same middleware and routes, and the door sends only sampled requests there.
+The door sends only sampled requests there. So all others cost nothing: FastAPI and instrumentations collect attributes
+before they ask a sampler.
 """
 
 from fastapi import FastAPI
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from opentelemetry.metrics import NoOpMeterProvider
+from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..room import find_module
 
 
 def make_traced(app: FastAPI, provider: TracerProvider) -> ASGIApp:
@@ -28,19 +29,17 @@ def make_traced(app: FastAPI, provider: TracerProvider) -> ASGIApp:
         scope["app"] = app
         await shared(scope, receive, send)
 
+    contrib = find_module("contrib", __package__ or "")  # otherwise FastAPI creates the spans itself
+    own: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans": False, "tracer_provider": provider}
+    none: TelemetryConfig = {"exclude": lambda scope: True}  # nor may a mounted application create its own spans
     traced = FastAPI(
         debug=app.debug,
         exception_handlers=dict(app.exception_handlers),
         openapi_url=None,
         root_path=app.root_path,
-        telemetry={"exclude": lambda scope: True},  # nor may a mounted application create its own spans
+        telemetry=none if contrib else own,
     )
     traced.add_middleware(lambda router: inner)
-    FastAPIInstrumentor.instrument_app(
-        traced,
-        exclude_spans=["receive", "send"],
-        excluded_urls="",
-        meter_provider=NoOpMeterProvider(),
-        tracer_provider=provider,
-    )
+    if contrib:
+        contrib.instrument(traced, provider)
     return traced
