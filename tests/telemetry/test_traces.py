@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.projects import Project
@@ -294,10 +294,11 @@ def test_a_sabotaged_trace_fails_the_proof(
 
 
 def test_a_crash_before_the_handshake_is_logged_with_ids(watched: Watched) -> None:
-    before = watched.lines("Exception in ASGI application")
-    with pytest.raises(WebSocketException):
+    before = watched.lines("before the handshake")
+    with pytest.raises(InvalidStatus, match="500"):
         connect(f"ws://127.0.0.1:{watched.service.port}/watch/crash")
-    watched.service.process.wait_until(lambda: watched.lines("Exception in ASGI application") == before + 1, 5)
-    line = next(each for each in watched.service.log.splitlines() if "Exception in ASGI application" in each)
+    watched.service.process.wait_until(lambda: watched.lines("before the handshake") > before, 5)
+    line = next(each for each in watched.service.log.splitlines() if "RuntimeError: before the handshake" in each)
     assert '"trace_id":"' in line
     assert '"span_id":"' in line
+    assert watched.lines("ended span") == 0

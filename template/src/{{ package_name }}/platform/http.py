@@ -8,20 +8,27 @@ import random
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
-from contextvars import Token
 from typing import ParamSpec
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
+from . import trace_headers
+from .problems import CLIENT_CLOSED_REQUEST, response
 from .room import Room
 from .state import RequestContext, State, current
 
 P = ParamSpec("P")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
-# https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, parent id, flags; all zero is invalid.
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_BODIES = ("http.response.body", "websocket.http.response.body")
+
+
+class _ClientLeft(OSError, ClientDisconnect):
+    """A message could not be sent; Starlette expects the first class of the server, our handlers the second."""
 
 
 class Door:
@@ -47,36 +54,73 @@ class Door:
             await self.app(scope, receive, send)
             return
         context = _create_context(scope, self.state)
-        token: Token[RequestContext | None] | None = current.set(context)
+        token = current.set(context)
+        client_left = False
+
+        async def receive_and_observe() -> Message:
+            nonlocal client_left
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                client_left = True
+            return message
 
         async def send_and_observe(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            kind = message["type"]
+            if client_left:
+                return
+            if kind == "websocket.close" and not context.status:  # the server would respond without headers and body
+                refusal = response(403, "forbidden", "The WebSocket handshake was refused.")
+                await refusal(scope, receive, send_and_observe)
+                return
+            if kind in _STARTS:
                 context.status = message.get("status", 101)
                 headers = message["headers"] = list(message.get("headers", ()))
                 headers.append((b"x-request-id", context.request_id.encode()))
                 if self.state.draining and "status" in message:
                     headers.append((b"connection", b"close"))  # the next request goes to another instance
                 _call(self.respond, context, headers)
-            elif message["type"] == "http.response.body":
+            elif kind in _BODIES:
                 context.sent += len(message.get("body", b""))
                 if not message.get("more_body"):  # the client does not wait for background tasks
                     context.seconds = time.perf_counter() - context.started
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:
+                if kind in _STARTS:
+                    context.status = 0  # it was not sent
+                if isinstance(error, OSError):
+                    raise _ClientLeft from error
+                raise
 
         try:
             _call(self.begin, context)
             app = self.state.traced if context.sampled and self.state.traced else self.app
-            await app(scope, receive, send_and_observe)
-        except Exception as error:
-            context.error = error  # `finish` of the room `logs` logs it
-            if not context.status:
-                token = None  # uvicorn logs this error, with the ids of the request
-                raise
+            try:
+                await app(scope, receive_and_observe, send_and_observe)
+            except Exception as error:
+                if _caused_by_client(error):
+                    client_left = True
+                else:
+                    context.error = error  # `finish` of the room `logs` logs it
+            if not context.status and not client_left:  # otherwise the server responds, without ids
+                failed = response(500, "internal-error", "The service failed. Search its logs for the request id.")
+                try:
+                    await failed(scope, receive, send_and_observe)
+                    context.error = context.error or RuntimeError("the application returned without a response")
+                except ClientDisconnect:
+                    client_left = True
         finally:
+            context.status = context.status or (CLIENT_CLOSED_REQUEST if client_left else 500)
             context.seconds = context.seconds or time.perf_counter() - context.started
             _call(self.finish, context)
-            if token:
-                current.reset(token)
+            current.reset(token)
+
+
+def _caused_by_client(error: Exception) -> bool:
+    """Whether an error only says that the client has closed the connection, with whatever close code."""
+    kinds = ClientDisconnect, WebSocketDisconnect
+    rest = error.split(kinds)[1] if isinstance(error, ExceptionGroup) else error
+    return rest is None or isinstance(rest, kinds) or isinstance(rest.__cause__, kinds)
 
 
 def _call(hooks: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -89,12 +133,13 @@ def _call(hooks: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs)
 
 
 def _create_context(scope: Scope, state: State) -> RequestContext:
-    request_id, parent = "", None
+    request_id, trace = "", dict[bytes, bytes]()
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode()
-        elif name == b"traceparent" and not parent:
-            parent = _TRACEPARENT.fullmatch(value)
+        elif name in trace_headers.RULES:
+            trace[name] = trace[name] + b"," + value if name in trace else value
+    parent = trace_headers.read(scope, trace) if trace else None
     trace_id = parent[1].decode() if parent else f"{random.getrandbits(128):032x}"  # an id, not a secret
     context = RequestContext(scope, state, request_id or trace_id, trace_id, time.perf_counter())
     if parent:

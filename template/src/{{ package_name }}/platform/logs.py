@@ -39,6 +39,11 @@ SAFE_FIELDS = {
     "trace_id",
 }
 ERROR_LEVELS = {"critical", "error"}
+# uvicorn logs them as errors: the first after each refused WebSocket handshake, the second when a client sends bytes.
+UNWANTED = {
+    "ASGI callable returned without completing handshake.",
+    "Invalid UTF-8 sequence received from client.",
+}
 JSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
@@ -141,6 +146,10 @@ class _Handler(logging.Handler):
             self.format(record)
 
 
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return record.msg not in UNWANTED
+
+
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Send the records of structlog and of the standard library through the same processors."""
     state = state_of(app)
@@ -178,6 +187,7 @@ def configure(settings: Settings, state: State | None = None) -> Output:
     logging.basicConfig(handlers=[handler], level=settings.level, force=True)
     # the room `server` logs start and stop itself
     logging.getLogger("uvicorn.error").setLevel(max(settings.level, logging.WARNING))
+    logging.getLogger("uvicorn.error").addFilter(_is_wanted)
     return output
 
 

@@ -21,6 +21,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .room import Room
 from .settings import RoomSettings
@@ -161,6 +162,10 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     @app.exception_handler(ClientDisconnect)
     async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    @app.exception_handler(WebSocketDisconnect)
+    async def socket_closed(socket: WebSocket, error: WebSocketDisconnect) -> None:
+        """Whatever the close code: it is chosen by the client, or says that the service ends."""
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

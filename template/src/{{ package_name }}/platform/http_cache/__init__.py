@@ -121,9 +121,16 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
 
 
 def respond(context: RequestContext, headers: Headers) -> None:
-    """Add `no-store` unless the route declares a policy."""
+    """Add `no-store` unless the route declares a policy, and HEAD to the methods that a 405 allows."""
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append(NO_STORE)
+    if context.status == 405:
+        headers[:] = [(name, _with_head(value) if name == b"allow" else value) for name, value in headers]
+
+
+def _with_head(allowed: bytes) -> bytes:
+    methods = {method.strip() for method in allowed.split(b",")}
+    return b", ".join(sorted(methods | {b"HEAD"} if b"GET" in methods else methods))
 
 
 def describe(schema: dict[str, Any], app: FastAPI) -> None:

@@ -115,7 +115,7 @@ def begin(context: RequestContext) -> None:
 def respond(context: RequestContext, headers: Headers) -> None:
     """Set the span's route, which is known by now and includes mounts, unlike that of instrumentations."""
     span: Span | None = context.notes.get(Span)
-    if span and (route := context.route):
+    if span and span.is_recording() and (route := context.route):
         span.set_attribute("http.route", route)
         span.update_name(f"{context.method.replace('_OTHER', 'HTTP')} {route}")
 
