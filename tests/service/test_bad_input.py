@@ -145,7 +145,7 @@ def test_an_unhandled_error_is_a_problem_outside_and_a_traceback_in_the_log(star
         ("unknown route", "memory", Body("problems:install", "pass")),
         ("absent id", "memory", Body("http:Door.__call__", "await self.app(scope, receive, send)")),
         ("oversized body", "memory", Value("security:Settings.max_body_bytes", "1_000_000_000")),
-        ("unknown host", "memory", Body("security:RequestLimits._known", "return True")),
+        ("unknown host", "memory", Body("security:RequestLimits._trusted", "return True")),
         ("NUL in a text", "postgresql", Value("features.items:Text", "str")),
     ],
 )

@@ -1,12 +1,17 @@
-"""Rejects unknown hosts and oversized bodies early, and adds security headers to every response.
+"""Rejects unknown hosts, foreign origins and oversized bodies early, and adds security headers to every response.
 
 The headers follow the OWASP REST Security Cheat Sheet; a header that a route sets itself is not changed.
 """
 
+import re
+from collections.abc import Collection
+from functools import lru_cache
 from typing import Annotated
+from urllib.parse import unquote
 
 from fastapi import FastAPI
 from pydantic import Field
+from starlette.datastructures import URL
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -36,10 +41,21 @@ class Settings(RoomSettings):
     max_body_bytes: Annotated[int, Field(ge=0)] = 1_048_576
 
 
-class RequestLimits:
-    """ASGI middleware that rejects unknown hosts (400) and oversized bodies (413)."""
+_HOST = re.compile(rb"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?", re.I)
+_ABSOLUTE = re.compile(rb"(?:https?|wss?)://([^/?#]*)(/.*)?", re.I)
+NO_HOST = b"-"  # of HTTP/1.0, which has no Host header; never trusted
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+
+class RequestLimits:
+    """ASGI middleware that rejects unknown hosts (400), foreign origins (403) and oversized bodies (413).
+
+    Args:
+        app: The application behind it.
+        settings: Of the room.
+        origins: Further sites whose pages may open a WebSocket.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, origins: Collection[str] = ()) -> None:
         self.app = app
         self.limited = RequestBodyLimitMiddleware(app, settings.max_body_bytes)
         self.max_body_bytes = settings.max_body_bytes
@@ -47,24 +63,35 @@ class RequestLimits:
         self.any_host = "*" in hosts
         self.hosts = {host for host in hosts if not host.startswith("*")}
         self.suffixes = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self.origins = {origin.lower() for origin in origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or respond with an error."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        host = length = b""
-        streamed = scope.get("http_version") != "1.1"
+        host: bytes | None = None
+        length = b""
+        streamed = older = scope.get("http_version") != "1.1"
         for name, value in scope["headers"]:
             if name == b"host":
-                host = value
+                host = value if host is None else b""  # two are as invalid as none: RFC 9112 section 3.2
             elif name == b"content-length":
                 length = value
             elif name == b"transfer-encoding":
                 streamed = True
+        if host is None:
+            host = NO_HOST if older else b""
+        if scope["path"][:1] != "/":
+            host = _make_relative(scope, host)
         # the Host header of a probe is an IP address
-        if not self._known(host.decode("latin-1")) and scope["path"] not in PROBES:
+        if not (served := host_name(host)):
+            await response(400, "invalid-host", "Send one valid Host header.")(scope, receive, send)
+        elif not (self.any_host or self._trusted(served)) and scope["path"] not in PROBES:
             await response(400, "unknown-host", "This host is not served here.")(scope, receive, send)
+        elif scope["type"] == "websocket" and not self._may_connect(scope, served):
+            detail = "Pages of this origin may not connect."
+            await response(403, "foreign-origin", detail)(scope, receive, send)
         elif length.isdigit() and int(length) > self.max_body_bytes:
             detail = f"The body has more than {self.max_body_bytes} bytes."
             await response(413, "content-too-large", detail)(scope, receive, send)
@@ -73,15 +100,46 @@ class RequestLimits:
         else:
             await self.app(scope, receive, send)
 
-    def _known(self, host: str) -> bool:
-        name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-        name = name.lower()
-        return self.any_host or name in self.hosts or name.endswith(self.suffixes)
+    def _trusted(self, name: str) -> bool:
+        return name in self.hosts or name.endswith(self.suffixes)
+
+    def _may_connect(self, scope: Scope, served: str) -> bool:
+        """Check the origin of a WebSocket, which browsers let any page open, with the user's cookies (CWE-1385).
+
+        Clients that are not browsers send no origin.
+        """
+        for name, value in scope["headers"]:
+            if name == b"origin" and "*" not in self.origins and value.decode("latin-1").lower() not in self.origins:
+                found = _ABSOLUTE.fullmatch(value)
+                origin = host_name(found[1]) if found and not found[2] else ""
+                if origin != served and not self._trusted(origin):
+                    return False
+        return True
+
+
+@lru_cache(1024)
+def host_name(host: bytes) -> str:
+    """Return the name in a Host header, or nothing if it is invalid, also for Starlette, which builds URLs from it."""
+    found = _HOST.fullmatch(host)
+    if not found or not URL(scope={"path": "", "headers": [(b"host", host)]}).netloc:
+        return ""
+    return found[1].decode().lower()
+
+
+def _make_relative(scope: Scope, host: bytes) -> bytes:
+    """Remove the host from a target like `http://host/path`; it must be the same as the header's (RFC 9112 3.2.2)."""
+    found = _ABSOLUTE.fullmatch(scope["raw_path"])
+    if not found:
+        return host
+    scope["raw_path"] = found[2] or b"/"
+    scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+    return host if found[1].lower() == host.lower() else b""
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Add the middleware."""
-    app.add_middleware(RequestLimits, settings=part(settings, Settings))
+    origins = getattr(settings, "cors_origins", ())
+    app.add_middleware(RequestLimits, settings=part(settings, Settings), origins=origins)
 
 
 def respond(context: RequestContext, headers: Headers) -> None:

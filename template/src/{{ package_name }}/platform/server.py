@@ -34,6 +34,7 @@ class Settings(RoomSettings):
 
     forwarded_allow_ips: Names = ("127.0.0.1",)
     host: str = "127.0.0.1"
+    max_message_bytes: Annotated[int, Field(gt=0)] = 1_048_576  # of a WebSocket
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     shutdown_drain_seconds: Annotated[float, Field(ge=0, le=300)] | None = None
 
@@ -116,6 +117,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ws_max_size=settings.max_message_bytes,
     )
     listener = _listen(settings.host, settings.port)
     if reload:
