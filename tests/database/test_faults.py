@@ -1,5 +1,6 @@
 """PostgreSQL on a bad day: each fault has its answer, none is a 500, none fills the log, all end without a restart."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ def restarts(service: Service, server: Postgres) -> None:
             job.result()
     assert set(seen) <= {(200, ""), (201, ""), (503, "database-away"), (503, "database-busy")}
     eventually(lambda: service.client.get("/readyz").status_code == 200)
+    assert troubles(service).count("database-away") == 1  # although no probe saw it
     assert len(lines(service)) < 10, lines(service)
 
 
@@ -80,18 +82,19 @@ def reads_on(service: Service, server: Postgres) -> None:
                 assert service.client.get(ITEMS).status_code == 200
                 assert service.client.get("/readyz").status_code == 200
                 time.sleep(0.3)
-            assert service.log.count("read-only, writes get 503") == 1
+            assert troubles(service).count("database-read-only") == 1
         finally:
             set_read_only("off")
     eventually(lambda: service.client.post(ITEMS, json=NEW).status_code == 201)
-    eventually(lambda: "writable again" in ask_ready(service))
-    assert service.log.count("writable again") == 1
+    eventually(lambda: bool(troubles(service, over=True)))
+    assert troubles(service, over=True).count("database-read-only") == 1
     assert len(lines(service)) < 10, lines(service)
 
 
-def ask_ready(service: Service) -> str:
+def troubles(service: Service, over: bool = False) -> list[str]:
+    """The codes of the troubles that the log says have begun, or are over."""
     service.client.get("/readyz")
-    return service.log
+    return re.findall(rf"database trouble{' is over' * over} +code=(\S+)", service.log)
 
 
 @contextmanager
@@ -107,6 +110,7 @@ def stops(setting: str, status: int, code: str) -> Callable[[Service, Database],
 
     def proof(service: Service, database: Database) -> None:
         role = f"ALTER ROLE my_service_app IN DATABASE {database.admin.rpartition('/')[2]}"
+        assert service.client.get(ITEMS).status_code == 200
         hang_up = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'my_service_app'"
         database.run(f"{role} SET {setting} = '300ms'", hang_up)
         try:
@@ -147,11 +151,7 @@ def test_time_outs_and_a_read_only_server_have_their_answers(
     ("proof", "sabotage", "shows"),
     [
         (reads_on, Value("db:READ_ONLY", "UNAVAILABLE"), "database-away"),
-        (
-            reads_on,
-            Body("db:Pool._require_writable", "self.read_only = False\nawait original(connection)"),
-            "== 1|did not happen",
-        ),
+        (reads_on, Body("db:Troubles.found", "self.open.clear()\noriginal(fault, reason, probed=probed)"), "== 1"),
         (waits_for_a_lock, Body("db:fault_of", "return None"), "500"),
         (takes_too_long, Value("db:TIMEOUT", "UNAVAILABLE"), "database-away"),
         (takes_too_long, Argument("db:make_engine", "pool_pre_ping", "False"), "assert 503 == 200"),
@@ -185,6 +185,7 @@ def full(service: Service, database: Database) -> None:
             eventually(lambda: admin.execute(query.encode()).fetchone() == (2,))
             problem(service.client.get(ITEMS, timeout=4), 503, "database-busy")
             assert not any(job.done() for job in held)
+            assert service.client.get("/readyz").status_code == 200
         finally:
             lock.rollback()
         assert [job.result().status_code for job in held] == [200, 200]
@@ -205,6 +206,20 @@ def test_a_request_waits_for_a_connection_but_not_for_ever(
     patient(database)
     hasty = project.variant(tmp_path / "hasty", Value("db:POOL_WAIT_SECONDS", "1"))
     with serving(hasty, tmp_path / "run", database, DB_POOL_SIZE="1", DB_POOL_EXTRA="1") as service:
+        full(service, database)
+
+
+@pytest.mark.sabotage
+def test_a_probe_that_waits_for_a_connection_of_requests_is_noticed(
+    project: Project, database: Database, tmp_path: Path
+) -> None:
+    patient(database)
+    shared = Body("db:Pool.__init__", "original(settings)\nself.probe = self.engine")
+    hasty = project.variant(tmp_path / "hasty", Value("db:POOL_WAIT_SECONDS", "1"), shared)
+    with (
+        serving(hasty, tmp_path / "run", database, DB_POOL_SIZE="1", DB_POOL_EXTRA="1") as service,
+        pytest.raises(AssertionError, match="503 == 200"),
+    ):
         full(service, database)
 
 

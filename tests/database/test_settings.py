@@ -105,12 +105,12 @@ FOUR = {"db_instances": 2, "web_concurrency": 2}
 
 
 def test_a_release_that_would_run_out_of_connections_is_said_at_the_start(project: Project, database: Database) -> None:
-    """The server has 97 for us, a process may open 15, and a release doubles the processes."""
+    """The server has 97 for us, a process may open 16, and a release doubles the processes."""
     starts = (FOUR, {"db_instances": 3}, {**FOUR, "db_pooler": "pgbouncer-transaction"}, {**FOUR, "db_pool_size": 1})
-    assert warnings(project, database, *starts) == [(97, 120), None, None, None]
+    assert warnings(project, database, *starts) == [(97, 128), None, None, None]
     name = database.admin.rpartition("/")[2]
     database.run(f"ALTER DATABASE {name} CONNECTION LIMIT 20")
-    assert warnings(project, database, {}) == [(20, 30)]
+    assert warnings(project, database, {}) == [(20, 32)]
 
 
 @pytest.mark.sabotage

@@ -153,7 +153,7 @@ def test_a_storm_is_cut_short(faulty: Project, sink: Sink, tmp_path: Path) -> No
 
 def test_an_error_that_happens_outside_of_requests_is_reported(reported: Reported) -> None:
     (event,) = reported.begun
-    assert event["logentry"]["message"] == "not ready"
+    assert event["logentry"]["message"] == "database trouble"
     assert "request" not in event
 
 

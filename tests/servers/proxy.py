@@ -20,14 +20,17 @@ class Proxy:
         target: The port of the server, on the loopback interface.
 
     `delay` is in seconds, before each piece of an answer; with `cutting`, a connection is reset as soon as its client
-    says something; `said` counts the pieces that clients have sent, whether they arrived or not.
+    says something; `said` counts the pieces that clients have sent, whether they arrived or not; `accepted` counts
+    connections.
     """
 
     def __init__(self, target: int) -> None:
         self.target, self.port = target, free_port()
-        self.delay, self.cutting, self.said = 0.0, False, 0
+        self.delay, self.cutting, self.said, self.accepted = 0.0, False, 0, 0
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._frozen: set[socket.socket] = set()
         self._flows, self._over = threading.Event(), threading.Event()
         self._flows.set()
 
@@ -63,6 +66,11 @@ class Proxy:
         """Go on after `pause`, with what was held back."""
         self._flows.set()
 
+    def freeze(self, every: int = 1) -> None:
+        """Pass nothing on any more on open connections (each, or each second, …), while new ones work."""
+        open_ = [pair for pair in self._pairs if pair[0] in self._open]
+        self._frozen.update(each for pair in open_[::every] for each in pair)
+
     def cut(self) -> None:
         """Reset all connections; new ones are taken."""
         for each in list(self._open):
@@ -91,6 +99,8 @@ class Proxy:
                 each.settimeout(None)
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open.add(each)
+            self._pairs.append((client, server))
+            self.accepted += 1
             threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
 
@@ -103,6 +113,9 @@ class Proxy:
                 if not asks and self.delay:
                     self._over.wait(self.delay)
                 self._flows.wait()
+                if source in self._frozen:  # neither an answer nor an end: the peer's kernel acknowledges what comes
+                    self._over.wait()
+                    break
                 sink.sendall(piece)
             else:
                 sink.shutdown(socket.SHUT_WR)

@@ -22,8 +22,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ..platform import settings_for
-from ..platform.db import CONNECT_SECONDS, Settings
+from ..platform.db.engine import CONNECT
 from ..platform.db.revisions import at_least, heads
+from ..platform.db.settings import Settings
 from ..platform.db.url import url_of
 from ..platform.settings import EXIT_REFUSED, load, part
 from ..platform.state import NotReady
@@ -40,9 +41,10 @@ FORMAT = {
 def configuration(migrations: Path) -> Config:
     """Build the configuration of Alembic, without a file."""
     config = Config()
-    config.set_main_option("script_location", str(migrations))
+    folder = str(migrations).replace("%", "%%")  # configparser's escape
+    config.set_main_option("script_location", folder)
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", f"{migrations}/platform\n{migrations}/versions")
+    config.set_main_option("version_locations", f"{folder}/platform\n{folder}/versions")
     for option, value in FORMAT.items():
         config.set_section_option("post_write_hooks", option, value)
     return config
@@ -68,8 +70,9 @@ def connect(settings: Settings) -> Connection:
     """Open the connection of the migrator."""
     url = url_of(settings.database_migrator_url or settings.database_url, sync=True)
     postgresql = url.get_backend_name() == "postgresql"
-    options = {"connect_timeout": CONNECT_SECONDS} if postgresql else {}
-    engine = create_engine(url, connect_args=options, poolclass=NullPool)  # closing must release the lock of env.py
+    options = CONNECT if postgresql else {}
+    # closing must release the lock of env.py
+    engine = create_engine(url, connect_args=options, hide_parameters=True, poolclass=NullPool)
     if not postgresql:
 
         @event.listens_for(engine, "connect")

@@ -1,35 +1,61 @@
 """Checks database URLs, and converts them for SQLAlchemy."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated
 
+from psycopg.pq import Conninfo
 from pydantic import AfterValidator, SecretStr
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 # scheme and user, several hosts, database and options
 _HOSTS = re.compile(r"([^:]+://(?:[^@]*@)?)([^/?@]+,[^/?@]+)((?:[/?].*)?)", re.S)
+_NAME = re.compile(r"[a-z_]{2,30}")
+# Options of other drivers, and what to type instead.
+_FOREIGN = {
+    "connection_limit": "remove it, and set DB_POOL_SIZE",
+    "pgbouncer": "remove it, and set DB_POOLER=pgbouncer-transaction",
+    "pool_timeout": "remove it",
+    "schema": "type options=-csearch_path%3DNAME, or remove it if it is public",
+    "search_path": "type options=-csearch_path%3DNAME",
+    "ssl": "type sslmode=require",
+    "statement_cache_size": "remove it, and set DB_POOLER=pgbouncer-transaction",
+}
+_LIBPQ = "remove it; https://www.postgresql.org/docs/current/libpq-connect.html lists the options that exist"
+_SQLITE = ("cache", "check_same_thread", "immutable", "mode", "nolock", "timeout", "uri", "vfs")
 
 
 def _parse(url: SecretStr) -> URL:
-    text = url.get_secret_value()
+    text = re.sub(r"^postgres(?=[+:])", "postgresql", url.get_secret_value().strip())  # the scheme of Heroku and others
     if found := _HOSTS.fullmatch(text):  # libpq accepts `a:5432,b:5432`, SQLAlchemy needs an option `host` for each
         return make_url(found[1] + found[3]).update_query_dict({"host": found[2].split(",")})
     return make_url(text)
 
 
+def _wrong(url: URL) -> Iterator[str]:
+    postgresql = url.get_backend_name() == "postgresql"
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} if postgresql else _SQLITE
+    for name in url.query.keys() - known:
+        shown = name if _NAME.fullmatch(name) else "in it"  # it may be a part of the password
+        yield f"the option {shown} is unknown: {_FOREIGN.get(name, _LIBPQ) if postgresql else 'remove it'}"
+
+
 def check_url(url: SecretStr) -> SecretStr:
-    """Check that the URL is one of a supported database.
+    """Check that the URL is one of a supported database, and that its options exist.
 
     Raises:
         ValueError: It is not; the message does not contain the URL.
     """
     try:
-        backend = _parse(url).get_backend_name()
+        parsed = _parse(url)
+        backend = parsed.get_backend_name()
     except (ArgumentError, ValueError):  # its message may contain a part of the password
         backend = None
     if backend not in ("postgresql", "sqlite"):
         raise ValueError("use postgresql://user:password@host:5432/name, or sqlite:///./local.db on your machine")
+    if wrong := sorted(_wrong(parsed)):
+        raise ValueError("; ".join(wrong))
     return url
 
 
