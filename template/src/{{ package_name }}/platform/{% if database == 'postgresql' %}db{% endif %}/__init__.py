@@ -6,6 +6,7 @@ The service starts even if the database is down: until it is available `/readyz`
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import cast
 
 from fastapi import FastAPI, Request
@@ -50,6 +51,7 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     pool, secrets = cast("Pool | None", state_of(app).database), state_of(app).secrets
     if pool and secrets:
         secrets.on_change("database_url", pool.move)
+        pool.renew_login = partial(secrets.renew, "database_url")
     with suppress(NotReady):
         await readiness(state_of(app))
     yield
