@@ -47,7 +47,8 @@ REFUSALS = {
     r"database .* does not exist": "3D000",
     r"starting up|shutting down|not (yet )?accepting connections|recovery": "57P03",
 }
-RIGHTS = ("42501", "42704")  # also the errors of a session whose role was dropped
+# A right is missing, or what is named does not exist: also in a session whose role was dropped.
+RIGHTS = ("3F000", "42501", "42704", "42883", "42P01")
 QUIET_SECONDS = 10  # without a failed request: then it is over
 
 

@@ -105,8 +105,10 @@ class Pool:
 
     async def fault_of(self, error: Exception) -> Fault | None:
         """Find the response for an error of a request, and log it; None if the statement itself is wrong."""
-        fault = fault_of(error)
-        if code_of(error) in RIGHTS:  # a right is missing, or the role was dropped while its connection is open
+        fault = None
+        if code_of(error) not in RIGHTS:
+            fault = fault_of(error)
+        else:
             try:
                 async with self.probe.connect() as connection:
                     await connection.execute(ROLE)
@@ -198,6 +200,6 @@ def _failed(error: Exception) -> Failed:
         return Failed(SCHEMA, "the schema is missing: run `make migrate`")
     if code == "42501":
         return Failed(SCHEMA, f"{reason}: the role lacks a right, see Roles in docs/database.md")
-    fault = LOGIN if code in RIGHTS else fault_of(error) or UNAVAILABLE
+    fault = LOGIN if code == "42704" else fault_of(error) or UNAVAILABLE
     said = "refuses the login" if fault is LOGIN else "refuses connections" if code else "does not respond"
     return Failed(fault, f"the database {said}: {reason}")

@@ -1,0 +1,150 @@
+"""A login that is taken away while the service uses it: 503 with the reason, one line, and the next one at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.database.conftest import ITEMS, NEW, Database, lines
+from tests.database.test_faults import eventually, problem, troubles
+from tests.projects import Project, Service
+from tests.sabotage import Body, Sabotage, Value
+from tests.secrets.conftest import deploy, users
+from tests.servers.vault import Space
+from tests.service.conftest import migrated
+
+pytestmark = pytest.mark.servers
+LOGIN = "short_lived"
+CREATE = (f"CREATE ROLE {LOGIN} LOGIN IN ROLE my_service_app",)
+DROP = f"DROP ROLE {LOGIN}"
+AWAY = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{LOGIN}'"  # noqa: S608 a constant
+
+
+@pytest.fixture
+def lent(database: Database) -> Iterator[Database]:
+    """The database with a login that is not the service's for long."""
+    database.run(*CREATE)
+    yield database
+    database.run(f"DROP ROLE IF EXISTS {LOGIN}")
+
+
+def address(database: Database) -> dict[str, str]:
+    return {"DATABASE_URL": database.url("app").replace("my_service_app", LOGIN)}
+
+
+def unready(service: Service) -> str:
+    """What `/readyz` names as the reason."""
+    eventually(lambda: service.client.get("/readyz").status_code == 503)
+    return str(service.client.get("/readyz").json()["parts"]["db"]["evidence"])
+
+
+def is_told(service: Service, database: Database, take: list[str], give: list[str], reason: str) -> None:
+    """The login goes and comes back; the service has connections of it that are open all the while."""
+    assert service.client.get("/readyz").status_code == 200
+    assert service.client.post(ITEMS, json=NEW).status_code == 201
+    database.run(*take)
+    try:
+        for _ in range(5):
+            problem(service.client.get(ITEMS), 503, "database-login")
+            problem(service.client.post(ITEMS, json=NEW), 503, "database-login")
+        assert unready(service) == f"the database refuses the login: {reason}"
+    finally:
+        database.run(*give)
+    eventually(lambda: service.client.get("/readyz").status_code == 200)
+    assert service.client.get(ITEMS).status_code == 200
+    assert troubles(service) == troubles(service, over=True) == ["database-login"]
+    assert "Traceback" not in service.log
+    assert len(lines(service)) < 10, lines(service)
+
+
+def dropped(service: Service, database: Database) -> None:
+    reason = f'role "{LOGIN}" does not exist (28000)'
+    is_told(service, database, [DROP], list(CREATE), reason)
+
+
+def locked_out(service: Service, database: Database) -> None:
+    reason = f'role "{LOGIN}" is not permitted to log in (28000)'
+    is_told(service, database, [f"ALTER ROLE {LOGIN} NOLOGIN", AWAY], [f"ALTER ROLE {LOGIN} LOGIN"], reason)
+
+
+def test_a_login_that_is_taken_away_is_told_and_works_when_it_is_back(
+    project: Project, lent: Database, tmp_path: Path
+) -> None:
+    with project.serve(tmp_path, address(lent)) as service:
+        dropped(service, lent)
+    with project.serve(tmp_path / "again", address(lent)) as service:
+        locked_out(service, lent)
+
+
+def test_a_right_that_is_missing_stays_a_fault_of_the_service(
+    project: Project, database: Database, tmp_path: Path
+) -> None:
+    with project.serve(tmp_path, database.env) as service:
+        database.run("REVOKE SELECT ON items FROM my_service_app")
+        assert service.client.get(ITEMS).status_code == 500
+        assert service.client.get("/readyz").status_code == 200
+        assert "permission denied for table items" in service.log
+        database.run("REVOKE SELECT ON alembic_version FROM my_service_app")
+        assert "permission denied for table alembic_version (42501): the role lacks a right" in unready(service)
+
+
+def renews(project: Project, vault: Space, database_url: str, folder: Path) -> None:
+    """Vault ends the lease long before its time; the source is not due before that."""
+    side = deploy(vault, project, folder, database_url, default_ttl=600, max_ttl=900)
+    migrated(project, f"{database_url}?options=-crole%3Dmy_service_owner")
+    side.write(database_url=database_url)
+    with project.serve(folder / "run", side.env) as service:
+        assert service.client.post(ITEMS, json=NEW).status_code == 201
+        first = users(database_url)
+        vault.client().sys.revoke_prefix("database/creds")
+        eventually(lambda: not exist(database_url, first))
+        seen = set()
+        for _ in range(40):
+            answer = service.client.post(ITEMS, json=NEW)
+            seen.add((answer.status_code, answer.json().get("code")))
+            if answer.status_code == 201:
+                break
+            eventually(lambda: bool(users(database_url) - first))
+        assert answer.status_code == 201, service.log
+        assert seen <= {(503, "database-login"), (201, None)}
+        assert "Traceback" not in service.log
+        eventually(lambda: service.client.get("/readyz").status_code == 200)
+
+
+def exist(url: str, names: set[str]) -> bool:
+    with psycopg.connect(url) as connection:
+        return bool(connection.execute("SELECT 1 FROM pg_roles WHERE rolname = ANY(%s)", [list(names)]).fetchall())
+
+
+def test_a_lease_that_is_revoked_is_replaced_at_once(
+    project: Project, vault: Space, database_url: str, tmp_path: Path
+) -> None:
+    renews(project, vault, database_url, tmp_path)
+
+
+@pytest.mark.sabotage
+@pytest.mark.parametrize(
+    ("sabotage", "shows"),
+    [
+        (Value("db:RIGHTS", "()"), "500"),  # neither closed nor asked about
+        (Body("db:leave_useless", "pass"), "invalid role OID"),
+    ],
+    ids=["500", "stays"],
+)
+def test_a_service_that_does_not_tell_is_noticed(
+    project: Project, lent: Database, tmp_path: Path, sabotage: Sabotage, shows: str
+) -> None:
+    sick = project.variant(tmp_path / "sick", sabotage)
+    with sick.serve(tmp_path / "run", address(lent)) as service, pytest.raises(AssertionError, match=shows):
+        dropped(service, lent)
+
+
+@pytest.mark.sabotage
+def test_a_service_that_waits_for_its_lease_to_end_is_noticed(
+    project: Project, vault: Space, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.database.test_faults.SECONDS", 4.0)
+    waits = Body("db:Pool.found", "self.troubles.found(fault, reason, probed=probed)")
+    with pytest.raises(AssertionError, match="did not happen"):
+        renews(project.variant(tmp_path / "sick", waits), vault, database_url, tmp_path)
