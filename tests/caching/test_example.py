@@ -12,6 +12,7 @@ from tests.caching.conftest import Lab, lab, turns_red
 from tests.projects import Project
 from tests.sabotage import Body, Sabotage
 from tests.servers.postgres import Postgres
+from tests.servers.redis import Redis
 
 pytestmark = pytest.mark.servers
 
@@ -52,6 +53,28 @@ def test_a_write_is_read_by_every_instance_after_its_commit(pair: list[Lab], sto
     never_reads_what_was(stored["DATABASE_URL"], *pair)
 
 
+def stored_values(made: Lab) -> dict[bytes, bytes]:
+    assert isinstance(made.server, Redis)
+    return {name: made.server.value(name) for name in made.server.names()}
+
+
+def a_read_invalidates_nothing(made: Lab) -> None:
+    """Only a write replaces a value in Redis: what an invalidation does."""
+    path = f"/v1/items/{made.service.client.post('/v1/items', json={'name': 'first'}).json()['id']}"
+    assert read(made, path) == "first"
+    before = stored_values(made)
+    for each in (path, "/v1/items", path):
+        assert made.service.client.get(each).status_code == 200
+    assert len(before) > 0
+    assert stored_values(made) == before
+    assert made.service.client.put(path, json={"name": "second"}).status_code == 200
+    assert any(stored_values(made).get(name) != value for name, value in before.items())
+
+
+def test_a_read_invalidates_nothing(pair: list[Lab]) -> None:
+    a_read_invalidates_nothing(pair[0])
+
+
 EARLY = """
     await self.cache.invalidate(f"item:{item_id}")
     item = await original(item_id, new)
@@ -74,6 +97,22 @@ def test_a_sabotaged_store_fails_the_proof(
 ) -> None:
     with lab(on_redis, tmp_path, pair[1].server, sabotage, env=stored) as made:
         turns_red(lambda: never_reads_what_was(stored["DATABASE_URL"], made, pair[1]), made)
+
+
+# A read that says that it has changed what it returns.
+CHANGES = """
+self.changed.add(f"item:{item_id}")
+return await original(item_id)
+"""
+
+
+@pytest.mark.sabotage
+def test_a_read_that_invalidates_fails_the_proof(
+    on_redis: Project, tmp_path: Path, pair: list[Lab], stored: dict[str, str]
+) -> None:
+    reads = Body("features.items.store:ItemStore.cached", CHANGES)
+    with lab(on_redis, tmp_path, pair[1].server, reads, env=stored) as made:
+        turns_red(lambda: a_read_invalidates_nothing(made), made)
 
 
 @contextmanager
