@@ -1,12 +1,31 @@
-"""A collector that answers 200 and keeps nothing: `python -m bench.sink PORT`.
+"""A collector that answers 200 and keeps nothing.
 
 A process of its own: within the load generator it would compete for the interpreter, and make latencies of its own.
 """
 
 import asyncio
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.projects import ROOT
+from tests.servers.process import Process, free_port
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+@contextmanager
+def sink(folder: Path) -> Iterator[str]:
+    """Start one, with its log in the folder: its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.sink", str(port)]
+    process = Process(command, cwd=ROOT, env=dict(os.environ), log=folder / "sink.log")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.stop()
 
 
 async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,13 +5,15 @@ equal CPU: requests per second depend on the neighbours, CPU seconds per request
 """
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import project
 from bench.harness import Case, Limit, Measures, Result, interleave, paired_ratio
-from bench.server import HOST, serving
+from bench.server import HOST, Server, serving
 from tests.servers.process import free_port
 
 FLOOR = 0.55
@@ -65,14 +67,21 @@ def commands(service: Path, tools: Path, port: int) -> dict[str, list[str | Path
     }
 
 
-def measured(name: str, service: Path, tools: Path, seconds: float) -> Measures:
-    """A fresh process: start, warm up, load."""
+@contextmanager
+def warm(name: str, service: Path, tools: Path, env: Mapping[str, str]) -> Iterator[Server]:
+    """A fresh process that has answered for a second."""
     port = free_port()
-    env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE
+    env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port), **PRODUCTION_LIKE, **env}
     log = service / f"{name}.log"
     log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
     with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
         server.cpu_per_request(PATH, WARM_SECONDS)
+        yield server
+
+
+def measured(name: str, service: Path, tools: Path, seconds: float, env: Mapping[str, str]) -> Measures:
+    """What the requests, the start and the memory of a fresh process cost."""
+    with warm(name, service, tools, env) as server:
         return {
             "cpu_per_request": server.cpu_per_request(PATH, seconds) * 1e6,
             "start_cpu": server.start_cpu,
@@ -86,7 +95,7 @@ def run(rounds: int, full: bool) -> Result:
         template = project.export(Path(folder) / "template")
         service = Path(folder) / "service"
         tools = project.make_service(template, service, prepare)
-        sides = {name: partial(measured, name, service, tools, seconds) for name in ("bare", "service")}
+        sides = {name: partial(measured, name, service, tools, seconds, {}) for name in ("bare", "service")}
         for side in sides.values():
             side()  # compiles what the installation did not, and shows a mistake before the rounds
         found = interleave(sides, rounds)

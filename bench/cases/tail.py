@@ -1,54 +1,33 @@
 """How long the slowest requests wait while everything is on: exporters share the interpreter with the event loop.
 
-An open loop: requests come at a fixed rate, 40 % of what FastAPI alone could answer, and one that has to wait for the
+An open loop: requests come at a fixed rate, 40 % of what FastAPI alone answers, and one that has to wait for the
 export of a batch is timed from when it was due.
 """
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import measure, project
-from bench.cases.overhead import PATH, PRODUCTION_LIKE, WARM_SECONDS, commands, prepare
+from bench.cases.overhead import PATH, prepare, warm
 from bench.cases.wiring import INTERVAL, SOLD
 from bench.harness import BenchError, Case, Limit, Measures, Result, interleave, medians, paired_ratio
-from bench.load import arrive
-from bench.server import HOST, serving
-from tests.projects import ROOT
-from tests.servers.process import Process, free_port
+from bench.load import arrive, load
+from bench.server import HOST
+from bench.sink import sink
 
 CEILING_MS = 2.0
-SHARE = 0.4  # of the rate at which FastAPI alone would be busy all the time
+SHARE = 0.4  # of what FastAPI alone answers
 CONNECTIONS = 32
 KINDS = ("contrib", "native")
 
 
-@contextmanager
-def sink(folder: Path) -> Iterator[str]:
-    """The address of a collector in a process of its own."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.sink", str(port)]
-    process = Process(command, cwd=ROOT, env=dict(os.environ), log=folder / "sink.log")
-    try:
-        yield f"http://{HOST}:{port}"
-    finally:
-        process.stop()
-
-
-def measured(name: str, service: Path, tools: Path, seconds: float, env: dict[str, str], rate: float) -> Measures:
-    """A fresh process: start, warm up, then requests at their rate."""
-    port = free_port()
-    env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE | env
-    log = service / f"{name}.log"
-    log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
-    with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
-        server.cpu_per_request(PATH, WARM_SECONDS)
+def delays(name: str, service: Path, tools: Path, seconds: float, env: dict[str, str], rate: float) -> Measures:
+    """Latencies of a fresh process whose requests come at their rate."""
+    with warm(name, service, tools, env) as server:
         before = measure.cpu_seconds(server.pid)
-        found = arrive(HOST, port, PATH, rate=rate, connections=CONNECTIONS, seconds=seconds)
+        found = arrive(HOST, server.port, PATH, rate=rate, connections=CONNECTIONS, seconds=seconds)
         if found.errors:
             raise BenchError(f"{name}: {found.errors} of {len(found.seconds)} requests were not answered with 200")
         spent = (measure.cpu_seconds(server.pid) - before) / len(found.seconds)
@@ -58,12 +37,10 @@ def measured(name: str, service: Path, tools: Path, seconds: float, env: dict[st
 
 
 def capacity(service: Path, tools: Path) -> float:
-    """Requests per second that one core answers with FastAPI alone, by CPU: neighbours do not change it much."""
-    port = free_port()
-    env = {"PATH": os.defpath} | PRODUCTION_LIKE
-    with serving(commands(service, tools, port)["bare"], port, PATH, cwd=service, env=env, log=service / "x") as server:
-        server.cpu_per_request(PATH, WARM_SECONDS)
-        return 1 / server.cpu_per_request(PATH, 2.0)
+    """Requests per second that FastAPI alone answers, over as many connections as come later."""
+    with warm("bare", service, tools, {}) as server:
+        found = load(HOST, server.port, PATH, connections=CONNECTIONS, seconds=2.0)
+        return found.requests / found.seconds
 
 
 def run(rounds: int, full: bool) -> Result:
@@ -83,8 +60,8 @@ def run(rounds: int, full: bool) -> Result:
             tools = project.make_service(template, service, prepare, "--data", f"http_instrumentation={kind}")
             if not rate:
                 rate = SHARE * capacity(service, tools)
-                sides["bare"] = partial(measured, "bare", service, tools, seconds, {}, rate)
-            sides[kind] = partial(measured, "service", service, tools, seconds, env, rate)
+                sides["bare"] = partial(delays, "bare", service, tools, seconds, {}, rate)
+            sides[kind] = partial(delays, "service", service, tools, seconds, env, rate)
         found = interleave(sides, rounds)
     middle = medians(found)
     return Result(

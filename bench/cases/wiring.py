@@ -4,19 +4,16 @@ Door, ids, access log, redaction, security headers, host check, body limit, metr
 answers, errors to a Sentry that nobody listens at: all as in production, against FastAPI alone in the same rounds.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import project
-from bench.cases.overhead import PATH, PRODUCTION_LIKE, WARM_SECONDS, commands, prepare
+from bench.cases.overhead import measured, prepare
 from bench.harness import Case, Limit, Measures, Result, interleave, medians, paired_ratio
-from bench.server import HOST, serving
-from tests.servers.otlp import open_collector
-from tests.servers.process import free_port
+from bench.server import HOST
+from bench.sink import sink
 
 FLOORS = {"contrib": 0.60, "native": 0.60}
 START_CEILING = 2.5  # times the CPU that FastAPI alone takes until it answers
@@ -26,32 +23,9 @@ SOLD = "0.1"  # the share at which the floors are promised: the default of produ
 INTERVAL = "5000"  # milliseconds between two exports of metrics: several in each round
 
 
-def measured(name: str, service: Path, tools: Path, seconds: float, env: dict[str, str]) -> Measures:
-    """A fresh process: start, warm up, load."""
-    port = free_port()
-    env = {"PATH": os.defpath, "HOST": HOST, "PORT": str(port)} | PRODUCTION_LIKE | env
-    log = service / f"{name}.log"
-    log.unlink(missing_ok=True)  # lines of the rounds before would only fill the disk
-    with serving(commands(service, tools, port)[name], port, PATH, cwd=service, env=env, log=log) as server:
-        server.cpu_per_request(PATH, WARM_SECONDS)
-        return {
-            "cpu_per_request": server.cpu_per_request(PATH, seconds) * 1e6,
-            "start_cpu": server.start_cpu,
-            "resident": server.resident_bytes / 2**20,
-        }
-
-
-@contextmanager
-def collecting() -> Iterator[str]:
-    """The address of a collector that keeps nothing: a load of minutes would fill the memory."""
-    with open_collector() as collector:
-        collector.take = lambda path, body, headers: None  # type: ignore[method-assign]
-        yield collector.url
-
-
 def run(rounds: int, full: bool) -> Result:
     seconds = 6.0 if full else 3.0
-    with TemporaryDirectory() as folder, collecting() as collector:
+    with TemporaryDirectory() as folder, sink(Path(folder)) as collector:
         template = project.export(Path(folder) / "template")
         sides: dict[str, Callable[[], Measures]] = {}
         for kind in FLOORS:
