@@ -17,8 +17,10 @@ KINDS = Feature(
     '''"""Every kind of response."""
 
 import asyncio
+import os
 from typing import Annotated
 
+import httpx2
 from fastapi import APIRouter, Body, HTTPException, Request, WebSocket, WebSocketException
 from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 
@@ -38,6 +40,12 @@ async def take_json(value: Annotated[dict[str, int], Body()]) -> int:
 @router.post("/stream")
 async def take_stream(request: Request) -> int:
     return sum([len(part) async for part in request.stream()])
+
+
+@router.get("/call")
+async def call() -> None:
+    async with httpx2.AsyncClient() as client:
+        await client.get(os.environ["CALL_URL"])
 
 
 @router.get("/redirect")
