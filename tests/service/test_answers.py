@@ -215,7 +215,7 @@ def left_a_mount(service: Service) -> None:
         (unanswered, Body("http:Door.__call__", "await self.app(scope, receive, send)")),
         (left, Body("http:Door.__call__.receive_and_observe", "return await receive()")),
         (left_a_mount, Body("http:_caused_by_client", "return False")),
-        (allowed, Body("http_cache:respond", "pass")),
+        (allowed, Body("http_cache:with_head", "return allowed")),
     ],
 )
 def test_a_sabotaged_door_is_noticed(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.projects import Project, Service
 from tests.sabotage import Body, Sabotage, Value
-from tests.servers.otlp import serving
+from tests.servers.server import serving
 from tests.service.doors import lines_of, opened
 
 pytestmark = pytest.mark.servers

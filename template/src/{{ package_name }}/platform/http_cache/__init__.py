@@ -125,10 +125,10 @@ def respond(context: RequestContext, headers: Headers) -> None:
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append(NO_STORE)
     if context.status == 405:
-        headers[:] = [(name, _with_head(value) if name == b"allow" else value) for name, value in headers]
+        headers[:] = [(name, with_head(value) if name == b"allow" else value) for name, value in headers]
 
 
-def _with_head(allowed: bytes) -> bytes:
+def with_head(allowed: bytes) -> bytes:
     methods = {method.strip() for method in allowed.split(b",")}
     return b", ".join(sorted(methods | {b"HEAD"} if b"GET" in methods else methods))
 
