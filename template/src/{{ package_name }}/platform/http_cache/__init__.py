@@ -129,6 +129,7 @@ def respond(context: RequestContext, headers: Headers) -> None:
 
 
 def with_head(allowed: bytes) -> bytes:
+    """Return the value of `Allow` with HEAD if it has GET, because this room serves both."""
     methods = {method.strip() for method in allowed.split(b",")}
     return b", ".join(sorted(methods | {b"HEAD"} if b"GET" in methods else methods))
 
