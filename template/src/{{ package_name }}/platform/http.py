@@ -23,6 +23,7 @@ from .state import RequestContext, State, current
 P = ParamSpec("P")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
+_READ = {b"x-request-id", *trace_headers.RULES}
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _BODIES = ("http.response.body", "websocket.http.response.body")
 
@@ -64,14 +65,14 @@ class Door:
                 client_left = True
             return message
 
-        async def send_and_observe(message: Message) -> None:
-            kind = message["type"]
+        async def send_and_observe(message: Message) -> None:  # calls itself nowhere: each request would leave a cycle
+            kind, refusal = message["type"], None
             if client_left:
                 return
             if kind == "websocket.close" and not context.status:  # the server would respond without headers and body
                 refusal = response(403, "forbidden", "The WebSocket handshake was refused.")
-                await refusal(scope, receive, send_and_observe)
-                return
+                kind = "websocket.http.response.start"
+                message = {"type": kind, "status": refusal.status_code, "headers": refusal.raw_headers}
             if kind in _STARTS:
                 context.status = message.get("status", 101)
                 headers = message["headers"] = list(message.get("headers", ()))
@@ -91,6 +92,9 @@ class Door:
                 if isinstance(error, OSError):
                     raise _ClientLeft from error
                 raise
+            if refusal:
+                context.sent = len(refusal.body)
+                await send({"type": "websocket.http.response.body", "body": refusal.body})
 
         try:
             _call(self.begin, context)
@@ -133,12 +137,14 @@ def _call(hooks: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs)
 
 
 def _create_context(scope: Scope, state: State) -> RequestContext:
-    request_id, trace = "", dict[bytes, bytes]()
+    request_id = ""
+    trace: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            request_id = value.decode()
-        elif name in trace_headers.RULES:
-            trace[name] = trace[name] + b"," + value if name in trace else value
+        if name in _READ:
+            if name != b"x-request-id":
+                trace[name] = trace[name] + b"," + value if name in trace else value
+            elif _REQUEST_ID.fullmatch(value):
+                request_id = value.decode()
     parent = trace_headers.read(scope, trace) if trace else None
     trace_id = parent[1].decode() if parent else f"{random.getrandbits(128):032x}"  # an id, not a secret
     context = RequestContext(scope, state, request_id or trace_id, trace_id, time.perf_counter())
