@@ -117,7 +117,7 @@ def users(url: str) -> set[str]:
     """Who has a connection to a database, besides its superuser and Vault."""
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT usename FROM pg_stat_activity WHERE datname = current_database()").fetchall()
-    return {str(row[0]) for row in rows} - {"postgres", "vault"}
+    return {str(row[0]) for row in rows} - {"postgres", "my_service_vault"}
 
 
 def swap(folder: Path, **files: str) -> None:

@@ -28,7 +28,7 @@ HASTY = (
     Value("secrets:LISTENER_RETRY_SECONDS", "0.2"),
     Value("secrets:REFRESH_SECONDS", "0.1"),
     Value("secrets:POLL_SECONDS", "0.2"),
-    Value("secrets:TIMEOUT", "(1, 1)"),
+    Value("secrets:TIMEOUT", "(2, 2)"),
 )
 # A feature that is told of a secret, and shows what it was told; the first telling fails.
 LISTENER = '''"""Told of a new key of an API."""
@@ -104,7 +104,7 @@ def test_a_vault_that_is_away_is_tried_for_a_while(hasty: Project, side: Side, f
     assert (code, line) == (1, f"configuration unavailable: Vault: auth/approle/login: {error}; gave up after 1.5 s")
 
 
-def test_a_vault_that_comes_back_in_time_lets_the_service_start(hasty: Project, side: Side, tmp_path: Path) -> None:
+def test_a_vault_that_comes_back_in_time_lets_the_service_start(project: Project, side: Side, tmp_path: Path) -> None:
     bao, network = side.vault.bao, side.vault.network
     bao.seal()
     before = network.said
@@ -115,7 +115,7 @@ def test_a_vault_that_comes_back_in_time_lets_the_service_start(hasty: Project, 
 
     helper = threading.Thread(target=unseal)
     helper.start()
-    with hasty.serve(tmp_path / "run", side.env) as service:
+    with project.serve(tmp_path / "run", side.env) as service:
         helper.join()
         assert service.log.count("configuration unavailable") == 1
         assert side.vault.asked("approle/login") == 1  # those of before met a server that was sealed
@@ -147,6 +147,45 @@ def test_what_vault_lacks_is_said_by_name(project: Project) -> None:
     assert lines == [f"{name}: required by SECRETS_BACKEND=vault" for name in needed]
 
 
+WRONG = {
+    "VAULT_CACERT=/nope": "VAULT_CACERT: /nope: not a readable PEM file (FileNotFoundError)",
+    f"VAULT_CACERT={__file__}": f"VAULT_CACERT: {__file__}: not a readable PEM file (SSLError)",
+    "VAULT_ADDR=vault.internal:8200": "VAULT_ADDR: use a URL such as https://vault.internal:8200",
+    "VAULT_ADDR=https://[::1": "VAULT_ADDR: use a URL such as https://vault.internal:8200",
+    "VAULT_ADDR=https://vault:82000": "VAULT_ADDR: use a URL such as https://vault.internal:8200",
+    "VAULT_ADDR=https://": "VAULT_ADDR: use a URL such as https://vault.internal:8200",
+    "VAULT_ADDR=https://va ult": "Vault: auth/approle/login: InvalidURL",
+    "VAULT_NAMESPACE=a\nb": "Vault: auth/approle/login: InvalidHeader",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_a_setting_that_no_wait_makes_right_is_refused_in_one_line(
+    hasty: Project, tmp_path: Path, setting: str
+) -> None:
+    """What requests and OpenSSL read is checked before they do: VAULT_CACERT is of issue 16."""
+    (tmp_path / "id").write_text("id")
+    env = {
+        "SECRETS_BACKEND": "vault",
+        "VAULT_ADDR": "https://127.0.0.1:9",
+        "VAULT_AUTH_METHOD": "approle",
+        "VAULT_ROLE_ID": "id",
+        "VAULT_SECRET_ID_FILE": str(tmp_path / "id"),
+        "VAULT_SECRET_PATH": SLUG,
+    }
+    name, _, value = setting.partition("=")
+    done = hasty.cli("serve", env={"PORT": "0", **env, name: value})
+    assert (done.returncode, done.stderr) == (78, f"configuration refused: {WRONG[setting]}\n")
+
+
+def test_a_token_waits_for_a_vault_that_is_away(hasty: Project) -> None:
+    """As the other ways to log in do."""
+    env = {"SECRETS_BACKEND": "vault", "VAULT_AUTH_METHOD": "token", "VAULT_TOKEN": SECRET, "VAULT_SECRET_PATH": SLUG}
+    code, line = ends(hasty, {**env, "VAULT_ADDR": f"http://127.0.0.1:{free_port()}"})
+    away = "configuration unavailable: Vault: auth/token/lookup-self: ConnectionError"
+    assert (code, line) == (1, f"{away}; gave up after 1.5 s")
+
+
 def test_production_refuses_a_token(project: Project, side: Side) -> None:
     env = {"ENVIRONMENT": "production", **side.env, "VAULT_AUTH_METHOD": "token", "VAULT_TOKEN": side.vault.root}
     done = project.cli("serve", env=env)
@@ -155,17 +194,26 @@ def test_production_refuses_a_token(project: Project, side: Side) -> None:
     assert side.vault.asked("lookup-self") == 0
 
 
+def be_a_file(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_text(SECRET)
+
+
 FILE_FAULTS: dict[str, Callable[[Path], object]] = {
     "missing": lambda folder: folder.rmdir(),
     "no file": lambda folder: None,
     "empty": lambda folder: (folder / "api_key").write_text("\n"),
     "no text": lambda folder: (folder / "api_key").write_bytes(b"\xff\xfe\x00" + SECRET.encode()),
+    "UTF-16": lambda folder: (folder / "api_key").write_bytes(SECRET.encode("utf-16-le")),
+    "a file": be_a_file,
 }
 FILE_ANSWERS = {
     "missing": (1, "configuration unavailable: SECRETS_DIR: {}: FileNotFoundError; gave up after 1.5 s"),
     "no file": (1, "configuration unavailable: SECRETS_DIR: {}: no file; gave up after 1.5 s"),
     "empty": (1, "configuration unavailable: SECRETS_DIR: {}: empty: api_key; gave up after 1.5 s"),
-    "no text": (78, "configuration refused: SECRETS_DIR: {}/api_key: UnicodeDecodeError"),
+    "no text": (78, "configuration refused: SECRETS_DIR: {}/api_key: no UTF-8 text; put binary files elsewhere"),
+    "UTF-16": (78, "configuration refused: SECRETS_DIR: {}/api_key: no UTF-8 text; put binary files elsewhere"),
+    "a file": (78, "configuration refused: SECRETS_DIR: {}: NotADirectoryError"),
 }
 
 

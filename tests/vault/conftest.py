@@ -16,7 +16,7 @@ import pytest
 from tests.projects import render
 
 SLUG = "my-service"
-VAULTS_PASSWORD = "of-the-role-vault"
+VAULTS_PASSWORD = "of-the-role-of-vault"
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def applied_sql(deployed: Deployed, url: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         for file in ("../postgres/roles.sql", "role.sql"):
             connection.execute((deployed.folder / file).read_bytes())
-        connection.execute(f"ALTER ROLE vault PASSWORD '{VAULTS_PASSWORD}'".encode())
+        role = f"{deployed.slug.replace('-', '_')}_vault"
+        connection.execute(f"ALTER ROLE {role} PASSWORD '{VAULTS_PASSWORD}'".encode())
     parts = urlsplit(url)
     return url.replace(parts.netloc, f"{{{{username}}}}:{{{{password}}}}@{parts.hostname}:{parts.port or 5432}")

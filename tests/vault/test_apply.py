@@ -7,7 +7,9 @@ import hvac
 import psycopg
 import pytest
 
-from tests.projects import Project
+from tests.projects import Project, render
+from tests.sabotage import Line
+from tests.servers.postgres import Postgres
 from tests.servers.process import free_port
 from tests.servers.vault import OpenBao, Reviewer, Space
 from tests.vault.conftest import SLUG, Deployed, applied_sql
@@ -129,11 +131,46 @@ def test_roles_of_the_database_may_use_what_migrations_make_later(deployed: Depl
         connection.execute("INSERT INTO later VALUES (1)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("CREATE TABLE another (id int)")
-    with psycopg.connect(database_url, user="vault") as connection:
+    with psycopg.connect(database_url, user="my_service_vault") as connection:
         connection.execute("CREATE ROLE made IN ROLE my_service_app; DROP ROLE made")
         connection.rollback()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP ROLE app_user")
+
+
+def two_services(
+    template: Path, vault: Space, deployed: Deployed, postgres: Postgres, folder: Path, *changes: Line
+) -> None:
+    """Rotating the password of one service's role leaves the other able to create logins."""
+    other = Deployed(render(template, folder, project_slug="other-service"), "other-service")
+    for change in changes:
+        change.apply(other.root)
+    for each in (other, deployed):
+        each.set("database", connection_url=applied_sql(each, postgres.create_database()))
+        done = each.apply(vault.env, vault.root)
+        assert (done.returncode, done.stderr) == (0, "")
+    admin = vault.client()
+    admin.write_data(f"database/rotate-root/{SLUG}", data={})
+    try:
+        for slug in (SLUG, other.slug):
+            assert admin.secrets.database.generate_credentials(slug)["data"]["username"]
+    finally:
+        admin.write_data("sys/leases/revoke-prefix/database/creds", data={"sync": True})
+
+
+def test_two_services_on_one_postgresql_have_roles_of_their_own(
+    template: Path, vault: Space, deployed: Deployed, postgres: Postgres, tmp_path: Path
+) -> None:
+    two_services(template, vault, deployed, postgres, tmp_path / "other")
+
+
+@pytest.mark.sabotage
+def test_a_role_that_two_services_share_breaks_one_of_them(
+    template: Path, vault: Space, deployed: Deployed, postgres: Postgres, tmp_path: Path
+) -> None:
+    shared = Line("deploy/vault/vault.toml", "username", 'username = "my_service_vault"')
+    with pytest.raises((AssertionError, hvac.exceptions.VaultError)):
+        two_services(template, vault, deployed, postgres, tmp_path / "other", shared)
 
 
 MISTAKES = {
@@ -141,6 +178,7 @@ MISTAKES = {
     "no token": "set VAULT_ADDR and VAULT_TOKEN: an administrator's token, not the service's",
     "nobody": "http://127.0.0.1:{port} does not respond (ConnectionError)",
     "a wrong token": "policy: the token may not do this (403)",
+    "no CA": "VAULT_CACERT: /nope: not a readable PEM file (FileNotFoundError)",
     "sealed": "{url} is sealed, or down (503)",
     "broken TOML": "vault.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
     "no policy": "vault.toml: [policy] name is missing ('policy')",
@@ -159,6 +197,8 @@ def test_a_mistake_is_one_line_without_a_secret(vault: Space, deployed: Deployed
             env |= {"VAULT_ADDR": f"http://127.0.0.1:{port}"}
         case "a wrong token":
             token = "hvs.not-an-administrators"
+        case "no CA":
+            env |= {"VAULT_CACERT": "/nope"}
         case "sealed":
             vault.bao.seal()
         case "no policy":

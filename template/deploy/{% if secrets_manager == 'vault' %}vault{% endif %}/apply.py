@@ -7,6 +7,7 @@ secrets themselves: you store them (docs/secrets.md).
 """
 
 import os
+import ssl
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -138,6 +139,10 @@ def main() -> int:
         return _refused(f"vault.toml: [policy] name is missing ({error})", 2)
     wanted |= {method: wanted[method] | policies for method in ("approle", "kubernetes") if method in wanted}
     verify = os.environ.get("VAULT_CACERT") or True
+    try:
+        ssl.create_default_context(cafile=os.environ.get("VAULT_CACERT") or None)
+    except OSError as error:
+        return _refused(f"VAULT_CACERT: {verify}: not a readable PEM file ({type(error).__name__})", 2)
     client = hvac.Client(address, token, verify=verify, namespace=os.environ.get("VAULT_NAMESPACE") or None, timeout=10)
     server, code, changes = Server(client), 0, 0
     for part in PARTS:

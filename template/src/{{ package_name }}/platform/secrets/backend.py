@@ -71,10 +71,15 @@ class BackendKind:
 def settings_of(secret: Mapping[str, Any]) -> dict[str, str]:
     """Convert a secret to settings: values that are no strings become JSON, which pydantic parses.
 
+    White space around a value is removed: editors and `vault kv put name=@file` add a line end. Empty values are left
+    out, as empty variables are.
+
     Raises:
         AttributeError: The secret is no object.
     """
-    return {name.lower(): value if isinstance(value, str) else json.dumps(value) for name, value in secret.items()}
+    pairs = ((name, "" if value is None else value) for name, value in secret.items())
+    texts = {name.lower(): (value if isinstance(value, str) else json.dumps(value)).strip() for name, value in pairs}
+    return {name: text for name, text in texts.items() if text}
 
 
 def with_login(url: str, user: str, password: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..settings import ConfigurationError, RoomSettings, SourceUnavailable, part
-from .backend import BackendKind, Lease, Snapshot
+from .backend import BackendKind, Lease, Snapshot, settings_of
 
 REFRESH_SECONDS = 5  # kubelet itself takes up to a minute and a half
 
@@ -45,17 +45,22 @@ class Files:
             found = {}
             for path in names:
                 if not path.name.startswith(".") and path.is_file():
-                    found[path.name.lower()] = path.read_text(encoding="utf-8").rstrip("\r\n")
-        except (PermissionError, UnicodeDecodeError) as error:
+                    found[path.name.lower()] = text = path.read_text(encoding="utf-8-sig")  # some editors write a BOM
+                    if "\0" in text:
+                        raise UnicodeError
+        except UnicodeError:
+            raise ConfigurationError(f"SECRETS_DIR: {path}: no UTF-8 text; put binary files elsewhere") from None
+        except (NotADirectoryError, PermissionError) as error:
             raise ConfigurationError(f"SECRETS_DIR: {path}: {type(error).__name__}") from None
         except OSError as error:
             raise SourceUnavailable(f"SECRETS_DIR: {path}: {type(error).__name__}") from None
-        empty = [name for name, text in found.items() if not text]
+        values = settings_of(found)
+        empty = sorted(found.keys() - values.keys())
         if empty or not found:
             raise SourceUnavailable(
                 f"SECRETS_DIR: {self.folder}: " + (f"empty: {', '.join(empty)}" if empty else "no file")
             )
-        return Snapshot(found, REFRESH_SECONDS)
+        return Snapshot(values, REFRESH_SECONDS)
 
 
 def open_backend(settings: RoomSettings, clock: Callable[[], float] = time.monotonic) -> Files:
