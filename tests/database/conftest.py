@@ -61,6 +61,14 @@ def copy(project: Project, server: Postgres, model: Database) -> Database:
     return Database(server.url(name))
 
 
+def make_model(project: Project, server: Postgres) -> Database:
+    """A new database with roles and schema."""
+    made = Database(server.create_database())
+    apply_roles(project, made.admin)
+    project.cli("migrate", env=made.env, check=True)
+    return made
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     """The worker's server for this folder: a test may restart and spoil it, as long as it mends it."""
@@ -71,10 +79,7 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def model(project: Project, server: Postgres) -> Database:
     """A database with roles and schema, to be copied."""
-    made = Database(server.create_database())
-    apply_roles(project, made.admin)
-    project.cli("migrate", env=made.env, check=True)
-    return made
+    return make_model(project, server)
 
 
 @pytest.fixture

@@ -130,6 +130,45 @@ waits_for_a_lock = stops("lock_timeout", 503, "database-busy")
 takes_too_long = stops("statement_timeout", 504, "database-timeout")
 
 
+def runs_out_of_connections(service: Service, database: Database) -> None:
+    """The server has no connection for a request; the one of the probe stays."""
+    limit = f"ALTER DATABASE {database.admin.rpartition('/')[2]} CONNECTION LIMIT"
+    database.run(f"{limit} 1")
+    try:
+        for _ in range(5):
+            problem(service.client.get(ITEMS), 503, "database-busy")
+            assert service.client.get("/readyz").status_code == 200
+    finally:
+        database.run(f"{limit} -1")
+    assert service.client.get(ITEMS).status_code == 200
+    assert troubles(service).count("database-busy") == 1
+    assert "too many connections for database" in service.log
+    assert len(lines(service)) < 10, lines(service)
+
+
+def fills_its_disk(service: Service, server: Postgres, database: Database) -> None:
+    """The file of a table has no room to grow: it is Linux's device that is always full. What is there can be read."""
+    database.run("CREATE TABLE keep (LIKE items INCLUDING ALL)", "GRANT ALL ON keep TO my_service_app")
+    with psycopg.connect(database.admin, autocommit=True) as admin:
+        row = admin.execute("SELECT pg_relation_filepath('keep')").fetchone()
+    assert row
+    database.run(f"COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; ln -sf /dev/full {row[0]}'")
+    swap = "ALTER TABLE {} RENAME TO {}"
+    database.run(swap.format("items", "former"), swap.format("keep", "items"))
+    try:
+        for _ in range(5):
+            problem(service.client.post(ITEMS, json=NEW), 503, "database-full")
+            assert service.client.get(ITEMS).status_code == 200
+        eventually(lambda: "; database-full: could not extend file" in service.client.get("/readyz").text)
+        assert service.client.get("/readyz").status_code == 200  # what is there can be read
+    finally:
+        database.run(swap.format("items", "keep"), swap.format("former", "items"))
+    assert service.client.post(ITEMS, json=NEW).status_code == 201
+    assert troubles(service).count("database-full") == 1
+    assert "No space left on device (53100)" in service.log
+    assert len(lines(service)) < 10, lines(service)
+
+
 def test_a_restart_of_the_server_costs_no_more_than_503(
     project: Project, server: Postgres, database: Database, tmp_path: Path
 ) -> None:
@@ -144,6 +183,27 @@ def test_time_outs_and_a_read_only_server_have_their_answers(
         waits_for_a_lock(service, database)
         takes_too_long(service, database)
         reads_on(service, server)
+
+
+def test_a_server_that_is_full_has_its_answers_and_its_lines(
+    project: Project, server: Postgres, database: Database, tmp_path: Path
+) -> None:
+    with serving(project, tmp_path, database) as service:
+        runs_out_of_connections(service, database)
+    with serving(project, tmp_path / "disk", database) as service:
+        fills_its_disk(service, server, database)
+
+
+@pytest.mark.sabotage
+def test_a_full_server_that_is_taken_for_another_trouble_is_noticed(
+    project: Project, server: Postgres, database: Database, tmp_path: Path
+) -> None:
+    sick = project.variant(tmp_path / "sick", Value("db:REFUSALS", "{}"), Value("db:FULL", "BUSY"))
+    with serving(sick, tmp_path / "run", database) as service:
+        with pytest.raises(AssertionError, match="database-away"):
+            runs_out_of_connections(service, database)
+        with pytest.raises(AssertionError, match="database-busy"):
+            fills_its_disk(service, server, database)
 
 
 @pytest.mark.sabotage

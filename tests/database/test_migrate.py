@@ -1,5 +1,6 @@
 """Migrations of a table that is in use: one migrator at a time, short waits, all or nothing, and old code goes on."""
 
+import shutil
 import subprocess
 import threading
 import time
@@ -10,9 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database.conftest import Database, Later, recipe
+from tests.database.conftest import Database, Later, apply_roles, recipe
 from tests.projects import Project
 from tests.sabotage import Argument, Body, Value
+from tests.servers.postgres import Postgres
 
 pytestmark = pytest.mark.servers
 ADD = """
@@ -180,7 +182,7 @@ def test_a_table_that_stays_held_gives_one_line_and_keeps_nothing(
     assert code == 1
     assert said.splitlines()[1:] == [
         "migrate: 0002_later.py failed and was rolled back: OperationalError: canceling statement due to lock "
-        "timeout in 2 attempts; end the transaction that locks the table (docs/database.md)"
+        "timeout (55P03) in 2 attempts; end the transaction that locks the table (docs/database.md)"
     ]
     assert revisions(database) == {"0001", "p0001"}
     with psycopg.connect(database.admin) as connection:
@@ -261,3 +263,48 @@ def test_behind_a_pooler_migrations_need_a_way_past_it(project: Project, databas
     assert done.returncode == 78
     assert done.stderr == "configuration refused: DATABASE_MIGRATOR_URL: set the URL of the server itself\n"
     assert project.cli("migrate", env={**pooled, "DATABASE_MIGRATOR_URL": database.url("migrator")}).returncode == 0
+
+
+def says_what_is_missing(project: Project, database: Database) -> None:
+    """Each role that cannot migrate, and what to do then."""
+    app, migrator = database.url("app"), database.url("migrator")
+    told = "permission denied for schema public (42501): the role of {}"
+    tried = {
+        f"{told.format('DATABASE_URL')} may not change the schema; set DATABASE_MIGRATOR_URL": {"DATABASE_URL": app},
+        f"{told.format('DATABASE_MIGRATOR_URL')} may not change the schema; run `make roles`": {
+            "DATABASE_URL": app,
+            "DATABASE_MIGRATOR_URL": app,
+        },
+        'the database refuses the login; check that it is running and that DATABASE_MIGRATOR_URL is correct: role "x': {
+            "DATABASE_URL": app,
+            "DATABASE_MIGRATOR_URL": migrator.replace("my_service_migrator", "x"),
+        },
+        "the database refuses connections; check that it is running and that DATABASE_URL is correct: database": {
+            "DATABASE_URL": f"{app}_absent",
+        },
+    }
+    for text, env in tried.items():
+        done = project.cli("migrate", env=env)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+        assert text in done.stderr
+
+
+def test_a_role_that_cannot_migrate_is_told_which_setting_is_missing(project: Project, server: Postgres) -> None:
+    database = Database(server.create_database())
+    apply_roles(project, database.admin)
+    says_what_is_missing(project, database)
+
+
+def test_the_folder_of_migrations_may_have_any_name(project: Project, tmp_path: Path) -> None:
+    """A `%` is the escape of Python's configparser, in which Alembic keeps its options."""
+    folder = tmp_path / "50% of %(it)s"
+    shutil.copytree(project.root / "migrations", folder)
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "MIGRATIONS_DIR": str(folder)}
+    assert "schema at" in project.cli("migrate", env=env, check=True).stdout
+
+
+@pytest.mark.sabotage
+def test_a_folder_that_is_not_escaped_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Body("ops.migrate:_escaped", "return str(folder)"))
+    with pytest.raises(AssertionError):
+        test_the_folder_of_migrations_may_have_any_name(sick, tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.database.conftest import Database, apply_roles
+from tests.database.conftest import Database, make_model
 from tests.database.test_migrate import (
     test_a_table_that_is_held_makes_it_wait_and_not_the_requests,
     test_of_two_migrators_one_waits,
@@ -35,11 +35,8 @@ def server(newest_postgres: NewestPostgres) -> NewestPostgres:
 
 @pytest.fixture(scope="module")
 def model(project: Project, server: NewestPostgres) -> Database:
-    """A database with roles and schema, to be copied."""
-    made = Database(server.create_database())
-    apply_roles(project, made.admin)
-    project.cli("migrate", env=made.env, check=True)
-    return made
+    """Made on this one."""
+    return make_model(project, server)
 
 
 def test_it_is_another_major_version(server: NewestPostgres) -> None:

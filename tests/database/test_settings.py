@@ -70,6 +70,57 @@ def test_an_address_may_name_several_hosts(project: Project) -> None:
     assert "s3cret" not in said
 
 
+REFUSED = {
+    # Prisma and Supabase: https://www.prisma.io/docs/orm/overview/databases/postgresql
+    "?pgbouncer=true": "the option pgbouncer is unknown: remove it, and set DB_POOLER=pgbouncer-transaction",
+    "?schema=public": "the option schema is unknown: type options=-csearch_path%3DNAME, or remove it if it is public",
+    "?connection_limit=1": "the option connection_limit is unknown: remove it, and set DB_POOL_SIZE",
+    # asyncpg: https://docs.sqlalchemy.org/en/21/dialects/postgresql.html
+    "?ssl=require": "the option ssl is unknown: type sslmode=require",
+    "?prepared_statement_cache_size=0": "the option prepared_statement_cache_size is unknown: remove it; https://www.post",
+    "?sslmode=on": "the option sslmode must be disable|allow|prefer|require|verify-ca|verify-full",
+    "?connect_timeout=5s": "the option connect_timeout must be [0-9]+",
+    "?port=s3cret": "the option port must be [0-9]+",
+    "?word=1@h/d": "type @ in the password as %40, and ? as %3F",
+}
+SQLITE_REFUSED = {
+    "?pgbouncer=true": "the option pgbouncer is unknown: remove it",
+    "?timeout=abc": "the option timeout must be [0-9]+",
+}
+TAKEN = {
+    "postgres://u:p@h/d": "h",  # the scheme of Heroku
+    "postgresql+asyncpg://u:p@h/d?sslmode=require\n": "h",
+    " postgresql://u:p@h/d?channel_binding=require&sslrootcert=system ": "h",  # Neon
+    "postgresql://u:p@/d?host=/var/run/postgresql": "/var/run/postgresql",
+}
+
+
+def options_are_checked(project: Project) -> None:
+    addresses = [f"postgresql+asyncpg://u:s3cret@h/d{options}" for options in REFUSED]
+    addresses += [f"sqlite:///./x.db{options}" for options in SQLITE_REFUSED]
+    done = project.run(str(project.venv / "bin/python"), "-c", READ, json.dumps([*TAKEN, *addresses]))
+    found = json.loads(done.stdout)
+    assert [parameters[0] for parameters in found[: len(TAKEN)]] == list(TAKEN.values())
+    for refusal, told in zip(found[len(TAKEN) :], [*REFUSED.values(), *SQLITE_REFUSED.values()], strict=True):
+        assert f"Value error, {told}" in refusal
+    assert "s3cret" not in done.stdout
+
+
+def test_an_option_that_does_not_exist_is_refused_with_what_to_type(project: Project) -> None:
+    options_are_checked(project)
+    env = {"DATABASE_URL": "postgresql://u:s3cret@h/d?pgbouncer=true"}
+    for command in ("serve", "migrate"):
+        done = project.cli(command, env={"PORT": "0", **env})
+        told = f"configuration refused: DATABASE_URL: Value error, {REFUSED['?pgbouncer=true']}\n"
+        assert (done.returncode, done.stderr) == (78, told)
+
+
+@pytest.mark.sabotage
+def test_an_option_that_nobody_checks_is_noticed(project: Project, tmp_path: Path) -> None:
+    with pytest.raises((AssertionError, TypeError)):
+        options_are_checked(project.variant(tmp_path / "sick", Body("db:_wrong", "yield from ()")))
+
+
 TOO_FEW = "too few connections for a release"
 OPEN = """
 import asyncio, json, sys

@@ -18,11 +18,12 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ..platform import settings_for
 from ..platform.db.engine import CONNECT
+from ..platform.db.faults import code_of, reason_of, said_of
 from ..platform.db.revisions import at_least, heads
 from ..platform.db.settings import Settings
 from ..platform.db.url import url_of
@@ -41,13 +42,17 @@ FORMAT = {
 def configuration(migrations: Path) -> Config:
     """Build the configuration of Alembic, without a file."""
     config = Config()
-    folder = str(migrations).replace("%", "%%")  # configparser's escape
+    folder = _escaped(migrations)
     config.set_main_option("script_location", folder)
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", f"{folder}/platform\n{folder}/versions")
     for option, value in FORMAT.items():
         config.set_section_option("post_write_hooks", option, value)
     return config
+
+
+def _escaped(folder: Path) -> str:
+    return str(folder).replace("%", "%%")  # Alembic keeps its options in a ConfigParser
 
 
 def branches(migrations: Path) -> list[str]:
@@ -98,7 +103,7 @@ def _upgrade(config: Config, connection: Connection) -> None:
 
 
 def _locked(error: Exception) -> bool:
-    return getattr(error.__cause__, "sqlstate", None) in ("40P01", "55P03")  # a deadlock, or lock_timeout
+    return code_of(error) in ("40P01", "55P03")  # a deadlock, or lock_timeout
 
 
 def _migrate(config: Config, connection: Connection, migrations: Path) -> str:
@@ -141,13 +146,17 @@ def run(new: str = "") -> None:
 
 
 def _explain(error: Exception, settings: Settings) -> str:
-    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    reason = reason_of(error) if isinstance(error, DBAPIError) else (str(error).strip().splitlines() or [""])[0]
+    used = "DATABASE_MIGRATOR_URL" if settings.database_migrator_url else "DATABASE_URL"
     if _locked(error):
         reason += f" in {MAX_ATTEMPTS} attempts; end the transaction that locks the table (docs/database.md)"
+    elif code_of(error) == "42501":
+        advice = "run `make roles`" if settings.database_migrator_url else "set DATABASE_MIGRATOR_URL"
+        reason += f": the role of {used} may not change the schema; {advice} (docs/database.md)"
     stack = traceback.extract_tb(error.__traceback__)
     file = next((s.filename for s in reversed(stack) if Path(s.filename).parent.name in ("platform", "versions")), None)
     if file and Path(file).parent.parent.resolve() == settings.migrations_dir.resolve():
         return f"{Path(file).name} failed and was rolled back: {type(error).__name__}: {reason}"
     if isinstance(error, InterfaceError | OperationalError):
-        return f"the database does not respond; check that it is running and that DATABASE_URL is correct: {reason}"
+        return f"{said_of(error)}; check that it is running and that {used} is correct: {reason}"
     return f"{type(error).__name__}: {reason}"

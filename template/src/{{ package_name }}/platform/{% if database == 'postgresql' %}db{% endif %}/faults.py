@@ -81,6 +81,13 @@ def reason_of(error: BaseException) -> str:
     return text.rpartition("FATAL:")[2].strip() + (f" ({code})" if code else "")
 
 
+def said_of(error: BaseException) -> str:
+    """What the database does, for people: it refuses this login, or any connection, or there was no response."""
+    code = code_of(error)
+    refused = "the login" if code.startswith("28") or code == "42704" else "connections"
+    return f"the database refuses {refused}" if code else "the database does not respond"
+
+
 def leave_useless(context: ExceptionContext) -> None:
     """Close a connection to a read-only server, or of a dropped role: the next one finds the new primary or login."""
     if getattr(context.original_exception, "sqlstate", None) in ("25006", *RIGHTS):

@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 from ..state import Metric, NotReady
 from .capacity import check_capacity
 from .engine import PING_SECONDS, make_engine
-from .faults import LOGIN, READ_ONLY, RIGHTS, UNAVAILABLE, Fault, Troubles, code_of, fault_of, reason_of
+from .faults import LOGIN, READ_ONLY, RIGHTS, UNAVAILABLE, Fault, Troubles, code_of, fault_of, reason_of, said_of
 from .revisions import at_least, heads
 from .settings import Settings
 from .url import check_url, url_of
@@ -201,5 +201,4 @@ def _failed(error: Exception) -> Failed:
     if code == "42501":
         return Failed(SCHEMA, f"{reason}: the role lacks a right, see Roles in docs/database.md")
     fault = LOGIN if code == "42704" else fault_of(error) or UNAVAILABLE
-    said = "refuses the login" if fault is LOGIN else "refuses connections" if code else "does not respond"
-    return Failed(fault, f"the database {said}: {reason}")
+    return Failed(fault, f"{said_of(error)}: {reason}")

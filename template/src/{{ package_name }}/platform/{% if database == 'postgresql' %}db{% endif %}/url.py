@@ -11,7 +11,6 @@ from sqlalchemy.exc import ArgumentError
 
 # scheme and user, several hosts, database and options
 _HOSTS = re.compile(r"([^:]+://(?:[^@]*@)?)([^/?@]+,[^/?@]+)((?:[/?].*)?)", re.S)
-_NAME = re.compile(r"[a-z_]{2,30}")
 # Options of other drivers, and what to type instead.
 _FOREIGN = {
     "connection_limit": "remove it, and set DB_POOL_SIZE",
@@ -24,6 +23,12 @@ _FOREIGN = {
 }
 _LIBPQ = "remove it; https://www.postgresql.org/docs/current/libpq-connect.html lists the options that exist"
 _SQLITE = ("cache", "check_same_thread", "immutable", "mode", "nolock", "timeout", "uri", "vfs")
+_VALUES = {
+    "sslmode": "disable|allow|prefer|require|verify-ca|verify-full",
+    "target_session_attrs": "any|read-write|read-only|primary|standby|prefer-standby",
+    **dict.fromkeys(("connect_timeout", "port", "tcp_user_timeout", "timeout"), "[0-9]+"),
+    **dict.fromkeys(("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"), "[0-9]+"),
+}
 
 
 def _parse(url: SecretStr) -> URL:
@@ -36,9 +41,13 @@ def _parse(url: SecretStr) -> URL:
 def _wrong(url: URL) -> Iterator[str]:
     postgresql = url.get_backend_name() == "postgresql"
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} if postgresql else _SQLITE
-    for name in url.query.keys() - known:
-        shown = name if _NAME.fullmatch(name) else "in it"  # it may be a part of the password
-        yield f"the option {shown} is unknown: {_FOREIGN.get(name, _LIBPQ) if postgresql else 'remove it'}"
+    for name, values in url.normalized_query.items():
+        if name not in known and "@" in f"{name}{values}":
+            yield "type @ in the password as %40, and ? as %3F"  # the rest of the password is taken for an option
+        elif name not in known:
+            yield f"the option {name} is unknown: {_FOREIGN.get(name, _LIBPQ) if postgresql else 'remove it'}"
+        elif not all(re.fullmatch(_VALUES.get(name, ".*"), value, re.S) for value in values):
+            yield f"the option {name} must be {_VALUES[name]}"
 
 
 def check_url(url: SecretStr) -> SecretStr:
