@@ -1,5 +1,7 @@
 """A login that is taken away while the service uses it: 503 with the reason, one line, and the next one at once."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from tests.database.test_faults import eventually, problem, troubles
 from tests.projects import Project, Service
 from tests.sabotage import Body, Sabotage, Value
 from tests.secrets.conftest import deploy, users
+from tests.servers.postgres import Postgres
+from tests.servers.process import free_port
 from tests.servers.vault import Space
 from tests.service.conftest import migrated
 
@@ -89,6 +93,71 @@ def test_a_right_that_is_missing_stays_a_fault_of_the_service(
         assert "permission denied for table alembic_version (42501): the role lacks a right" in unready(service)
 
 
+CHECK = """
+import asyncio, json, sys
+from my_service.platform import create_app
+from my_service.platform.settings import load
+from my_service.platform.state import NotReady
+from my_service.settings import Settings
+
+async def main():
+    for url in json.loads(sys.argv[1]):
+        app = create_app(load(Settings, database_url=url))
+        async with app.router.lifespan_context(app):
+            try:
+                await app.state.platform.database.check()
+            except NotReady as reason:
+                print("reason:", reason)
+
+asyncio.run(main())
+"""
+RULES = (
+    "host all with_password all scram-sha-256",
+    "hostnossl all by_tls all reject",
+    "local all all trust",
+    "host all all all trust",
+    "host replication all all trust",
+)
+
+
+def gives_reasons(project: Project, server: Postgres, database: Database) -> None:
+    """In the words of the server or of libpq, as `/readyz` and the log show them."""
+    with psycopg.connect(database.admin, autocommit=True) as admin:
+        file = admin.execute("SELECT current_setting('hba_file')").fetchone()
+        assert file
+        admin.execute(f"COPY (SELECT unnest(string_to_array('{';'.join(RULES)}', ';'))) TO '{file[0]}'".encode())
+        admin.execute("SELECT pg_reload_conf()")
+        for role in ("with_password LOGIN PASSWORD 'right'", "by_tls LOGIN"):
+            admin.execute(f"CREATE ROLE {role}".encode())
+    at = f"127.0.0.1:{server.port}/postgres"
+    tried = {
+        f"postgresql://with_password:s3cret@{at}": "refuses the login: password authentication failed for user",
+        f"postgresql://with_password@{at}": "refuses the login: connection to server",  # no password supplied
+        f"postgresql://by_tls:s3cret@{at}": "refuses the login: pg_hba.conf rejects connection for host",
+        f"postgresql://by_tls:s3cret@{at}?sslmode=require": "refuses the login: connection to server",  # no TLS there
+        f"postgresql://app:s3cret@{at}": 'refuses the login: role "app" does not exist (28000)',
+        f"postgresql://postgres:s3cret@{at}_absent": 'refuses connections: database "postgres_absent"',
+        f"postgresql://app:s3cret@127.0.0.1:{free_port()}/x": "does not respond: connection to server at",
+        "postgresql://app:s3cret@nowhere.invalid/x": "does not respond: failed to resolve host 'nowhere.invalid'",
+    }
+    done = project.run(str(project.venv / "bin/python"), "-c", CHECK, json.dumps([*tried]), env={"LOG_FORMAT": "json"})
+    reasons = re.findall(r"^reason: the database (.*)$", done.stdout, re.M)
+    assert len(reasons) == len(tried), done.stdout
+    for reason, told in zip(reasons, tried.values(), strict=True):
+        assert reason.startswith(told), reason
+        assert json.dumps(f"the database {reason}") in done.stdout  # once in the log
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_the_reason_of_the_database_reaches_people_without_the_password(
+    project: Project, server: Postgres, database: Database
+) -> None:
+    try:
+        gives_reasons(project, server, database)
+    finally:
+        database.run("DROP ROLE with_password, by_tls")
+
+
 def renews(project: Project, vault: Space, database_url: str, folder: Path) -> None:
     """Vault ends the lease long before its time; the source is not due before that."""
     side = deploy(vault, project, folder, database_url, default_ttl=600, max_ttl=900)
@@ -148,3 +217,15 @@ def test_a_service_that_waits_for_its_lease_to_end_is_noticed(
     waits = Body("db:Pool.found", "self.troubles.found(fault, reason, probed=probed)")
     with pytest.raises(AssertionError, match="did not happen"):
         renews(project.variant(tmp_path / "sick", waits), vault, database_url, tmp_path)
+
+
+@pytest.mark.sabotage
+def test_a_reason_that_is_not_given_is_noticed(
+    project: Project, server: Postgres, database: Database, tmp_path: Path
+) -> None:
+    sick = project.variant(tmp_path / "sick", Body("db:reason_of", "return type(error).__name__"))
+    try:
+        with pytest.raises(AssertionError, match="OperationalError"):
+            gives_reasons(sick, server, database)
+    finally:
+        database.run("DROP ROLE with_password, by_tls")

@@ -78,7 +78,7 @@ def reason_of(error: BaseException) -> str:
         return "no free connection in the pool" if isinstance(error, PoolTimeout) else type(error).__name__
     text = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     code = code_of(error)
-    return text.rpartition("FATAL:")[2].strip() + (f" ({code})" if code else "")
+    return text.rpartition("FATAL:")[2].strip().removeprefix("connection failed: ") + (f" ({code})" if code else "")
 
 
 def said_of(error: BaseException) -> str:
