@@ -181,7 +181,7 @@ def test_what_the_environment_says_wins_and_is_never_rotated(project: Project, f
     ("check", "sabotage"),
     [
         (rotates, Body("db:Pool.move", "pass")),  # nothing goes over
-        (rotates, Body("db:Pool._end_old", "pass")),  # old connections are kept after their use
+        (rotates, Body("db:Pool.end_old", "pass")),  # old connections are kept after their use
         (empties, Body("db:Pool.move", "self.url = url_of(check_url(SecretStr(address)))")),  # what is idle stays
     ],
 )

@@ -59,7 +59,7 @@ class Pool:
             self.probe = make_engine(self.url, settings.model_copy(update={"db_pool_size": 1, "db_pool_extra": 0}))
             for engine in (self.engine, self.probe):
                 event.listen(engine.sync_engine, "do_connect", self._use_url)
-                event.listen(engine.sync_engine.pool, "checkin", self._end_old)
+                event.listen(engine.sync_engine.pool, "checkin", self.end_old)
             event.listen(self.engine.sync_engine.pool, "checkout", self._allow_statements)
 
     def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
@@ -148,7 +148,8 @@ class Pool:
         record.info["url"] = self.url
         options.update(dialect.create_connect_args(self.url)[1])
 
-    def _end_old(self, connection: Any, record: Any) -> None:
+    def end_old(self, connection: Any, record: Any) -> None:
+        """Close a connection with an earlier URL or login when it returns; called by the pool."""
         if record.info.get("url") != self.url:
             record.invalidate()
         elif connection:
