@@ -114,7 +114,7 @@ def test_a_promoted_standby_is_found_without_a_restart(
 
 
 SABOTAGES = [
-    ("demoted", Body("db:leave_useless", "pass"), 4),
+    ("demoted", Body("db:leave_read_only", "pass"), 4),
     ("hung", Value("db:CHECK_SECONDS", "PROBE_SECONDS"), 45),
 ]
 

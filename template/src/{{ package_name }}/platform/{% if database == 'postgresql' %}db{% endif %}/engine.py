@@ -15,7 +15,7 @@ from psycopg.abc import PQGen
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .faults import leave_useless
+from .faults import leave_read_only
 from .settings import Settings
 
 CONNECT_SECONDS = 3  # to connect to one host
@@ -85,7 +85,7 @@ def make_engine(url: URL, settings: Settings) -> AsyncEngine:
             pool_timeout=POOL_WAIT_SECONDS,
             pool_use_lifo=True,
         )
-        event.listen(engine.sync_engine, "handle_error", leave_useless)
+        event.listen(engine.sync_engine, "handle_error", leave_read_only)
         return engine
     engine = create_async_engine(url, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _sqlite_connected)

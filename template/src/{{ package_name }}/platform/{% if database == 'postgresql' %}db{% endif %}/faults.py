@@ -48,7 +48,8 @@ REFUSALS = {
     r"starting up|shutting down|not (yet )?accepting connections|recovery": "57P03",
 }
 # A right is missing, or what is named does not exist: also in a session whose role was dropped.
-RIGHTS = ("3F000", "42501", "42704", "42883", "42P01")
+NO_ROLE = "42704"  # of `SELECT current_user`
+RIGHTS = ("3F000", "42501", NO_ROLE, "42883", "42P01")
 QUIET_SECONDS = 10  # without a failed request: then it is over
 
 
@@ -84,13 +85,13 @@ def reason_of(error: BaseException) -> str:
 def said_of(error: BaseException) -> str:
     """What the database does, for people: it refuses this login, or any connection, or there was no response."""
     code = code_of(error)
-    refused = "the login" if code.startswith("28") or code == "42704" else "connections"
+    refused = "the login" if code.startswith("28") or code == NO_ROLE else "connections"
     return f"the database refuses {refused}" if code else "the database does not respond"
 
 
-def leave_useless(context: ExceptionContext) -> None:
-    """Close a connection to a read-only server, or of a dropped role: the next one finds the new primary or login."""
-    if getattr(context.original_exception, "sqlstate", None) in ("25006", *RIGHTS):
+def leave_read_only(context: ExceptionContext) -> None:
+    """Close a connection to a read-only server: after a failover the next connection finds the new primary."""
+    if getattr(context.original_exception, "sqlstate", None) == "25006":
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False  # the others can still read
 

@@ -16,7 +16,19 @@ from sqlalchemy.pool import QueuePool
 from ..state import Metric, NotReady
 from .capacity import check_capacity
 from .engine import PING_SECONDS, make_engine
-from .faults import LOGIN, READ_ONLY, RIGHTS, UNAVAILABLE, Fault, Troubles, code_of, fault_of, reason_of, said_of
+from .faults import (
+    LOGIN,
+    NO_ROLE,
+    READ_ONLY,
+    RIGHTS,
+    UNAVAILABLE,
+    Fault,
+    Troubles,
+    code_of,
+    fault_of,
+    reason_of,
+    said_of,
+)
 from .revisions import at_least, heads
 from .settings import Settings
 from .url import check_url, url_of
@@ -101,7 +113,7 @@ class Pool:
                     await check_capacity(connection, self.connections()[2] + 1, processes)
                 return {str(row[0]) for row in rows}
         except (TimeoutError, DBAPIError, PoolTimeout) as error:
-            raise _failed(error) from None
+            raise await self._failed(error) from None
 
     async def fault_of(self, error: Exception) -> Fault | None:
         """Find the response for an error of a request, and log it; None if the statement itself is wrong."""
@@ -113,7 +125,7 @@ class Pool:
                 async with self.probe.connect() as connection:
                     await connection.execute(ROLE)
             except (DBAPIError, PoolTimeout) as reason:
-                error, fault = reason, _failed(reason).fault
+                error, fault = reason, (await self._failed(reason)).fault
         if fault:
             self.found(fault, reason_of(error))
         return fault
@@ -187,19 +199,27 @@ class Pool:
         """Close all connections."""
         if self.checking:
             self.checking.cancel()
+        await self._dispose()
+
+    async def _dispose(self) -> None:
         await self.probe.dispose()
         await self.engine.dispose()
+
+    async def _failed(self, error: Exception) -> Failed:
+        if code_of(error) == NO_ROLE:  # open connections of a dropped role stay useless, even if it is created again
+            await self._dispose()
+        return _described(error)
 
 
 def _idle(engine: AsyncEngine) -> int:
     return engine.pool.checkedin() if isinstance(engine.pool, QueuePool) else 0
 
 
-def _failed(error: Exception) -> Failed:
+def _described(error: Exception) -> Failed:
     code, reason = code_of(error), reason_of(error)
     if code in ("42P01", "SQLITE_ERROR"):
         return Failed(SCHEMA, "the schema is missing: run `make migrate`")
     if code == "42501":
         return Failed(SCHEMA, f"{reason}: the role lacks a right, see Roles in docs/database.md")
-    fault = LOGIN if code == "42704" else fault_of(error) or UNAVAILABLE
+    fault = LOGIN if code == NO_ROLE else fault_of(error) or UNAVAILABLE
     return Failed(fault, f"{said_of(error)}: {reason}")
