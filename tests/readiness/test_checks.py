@@ -91,16 +91,16 @@ SABOTAGES: dict[str, list[Case]] = {
     "scaling.alive": [Case("let /livez accept any Host", Value("state:PROBES", '{"/readyz"}'))],
     "scaling.drain": [
         Case(
-            "see how platform/server.py drains",
+            "see how platform/server drains",
             Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.should_exit = True"),
             arguments=DRILL,
         ),
         Case(
-            "see how platform/server.py drains",
+            "see how platform/server drains",
             Body("server:DrainServer.handle_exit", "original(sig, frame)\nself.state.draining = False"),
             arguments=DRILL,
         ),
-        Case("see how platform/server.py drains", Value("server:GRACE_SECONDS", "0.1"), arguments=DRILL),
+        Case("see how platform/server drains", Value("server:GRACE_SECONDS", "0.1"), arguments=DRILL),
     ],
     "scaling.ready": [
         Case(

@@ -8,6 +8,7 @@ from tests.servers.alertmanager import Alertmanager
 from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
+from tests.servers.haproxy import HAProxy
 from tests.servers.memcached import Memcached
 from tests.servers.nginx import Nginx
 from tests.servers.otlp import open_collector
@@ -54,6 +55,11 @@ def nginx() -> str:
         return server.version
 
 
+def haproxy() -> str:
+    with HAProxy("http-request return status 204") as server:
+        return server.version
+
+
 def otlp() -> str:
     with open_collector() as collector:
         return f"our own on {collector.url}, opentelemetry-proto {version('opentelemetry-proto')}"
@@ -88,6 +94,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
+    "HAProxy": haproxy,
     "Memcached": memcached,
     "NGINX": nginx,
     "OpenBao": openbao,

@@ -83,7 +83,7 @@ async def drain(probe: Probe) -> str:
             code = await asyncio.wait_for(process.wait(), EXIT_SECONDS)
             took = time.monotonic() - signalled
     lost = sum(status == 0 or status >= 500 for status in statuses)
-    step = "see how platform/server.py drains, and SHUTDOWN_DRAIN_SECONDS"
+    step = "see how platform/server drains, and SHUTDOWN_DRAIN_SECONDS"
     if readiness != 503:
         raise Gap(f"/readyz returned {readiness or 'nothing'} after SIGTERM instead of 503", step)
     if lost:

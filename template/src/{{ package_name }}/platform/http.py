@@ -4,6 +4,7 @@ It creates the request context, wraps `send` once and calls the hooks. It is pur
 per concern costs each request more than all rooms together.
 """
 
+import asyncio
 import random
 import re
 import time
@@ -56,7 +57,7 @@ class Door:
             return
         context = _create_context(scope, self.state)
         token = current.set(context)
-        client_left = False
+        client_left = cut_off = False
 
         async def receive_and_observe() -> Message:
             nonlocal client_left
@@ -101,6 +102,10 @@ class Door:
             app = self.state.traced if context.sampled and self.state.traced else self.app
             try:
                 await app(scope, receive_and_observe, send_and_observe)
+            except asyncio.CancelledError:
+                if not self.state.closing.is_set():
+                    raise
+                cut_off = True  # uvicorn does not wait any longer
             except Exception as error:
                 if _caused_by_client(error):
                     client_left = True
@@ -108,9 +113,13 @@ class Door:
                     context.error = error  # `finish` of the room `logs` logs it
             if not context.status and not client_left:  # otherwise the server responds, without ids
                 failed = response(500, "internal-error", "The service failed. Search its logs for the request id.")
+                if cut_off:
+                    detail = "The service shut down before the response was ready."
+                    failed = response(503, "shutting-down", detail, headers={"Retry-After": "5"})
                 try:
                     await failed(scope, receive, send_and_observe)
-                    context.error = context.error or RuntimeError("the application returned without a response")
+                    if not cut_off:
+                        context.error = context.error or RuntimeError("the application returned without a response")
                 except ClientDisconnect:
                     client_left = True
         finally:

@@ -70,6 +70,9 @@ class RequestLimits:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if refuse := scope.get("refused"):  # by the connection, which could not read the request
+            await refuse(scope, receive, send)
+            return
         host: bytes | None = None
         length = b""
         streamed = older = scope.get("http_version") != "1.1"

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -21,12 +22,13 @@ from fastapi import FastAPI
 from pydantic import Field
 from uvicorn.supervisors import ChangeReload
 
-from .room import Room
-from .settings import Names, RoomSettings, part
-from .state import State, state_of
+from ..room import Room
+from ..settings import EXIT_REFUSED, Names, RoomSettings, part
+from ..state import State, state_of
+from .connections import Connection, check_all
 
-KEEP_ALIVE_SECONDS = 75  # longer than that of proxies, which would otherwise send requests to closed connections
 GRACE_SECONDS = 20  # for requests in flight, after it stops accepting connections
+THREAD_SECONDS = 1  # for threads that still run when everything is closed
 
 
 class Settings(RoomSettings):
@@ -34,9 +36,11 @@ class Settings(RoomSettings):
 
     forwarded_allow_ips: Names = ("127.0.0.1",)
     host: str = "127.0.0.1"
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = 75  # longer than the idle timeout of load balancers
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_048_576  # of a WebSocket
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     shutdown_drain_seconds: Annotated[float, Field(ge=0, le=300)] | None = None
+    web_concurrency: Annotated[int, Field(ge=1)] = 1  # platforms set it, and uvicorn and gunicorn read it
 
     @property
     def drain(self) -> float:
@@ -84,7 +88,9 @@ class DrainServer(uvicorn.Server):
             _log_address(listener, self.state.settings.environment)
 
     async def on_tick(self, counter: int) -> bool:
-        """Log the start of the drain, and exit when it is over."""
+        """Log the start of the drain, and exit when it is over; check the connections once per second."""
+        if counter % 10 == 0:
+            check_all(self.server_state.connections)
         if self.signal_to_log:
             structlog.get_logger("server").info("draining", seconds=self.drain, signal=self.signal_to_log)
             self.signal_to_log = ""
@@ -92,6 +98,21 @@ class DrainServer(uvicorn.Server):
             self.should_exit = self.state.closing.is_set()  # one tick later, so that streams end by themselves first
             self.state.closing.set()
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down, and end the process even if threads continue to run: a `def` route cannot be cancelled."""
+        await super().shutdown(sockets)
+        end = threading.Timer(THREAD_SECONDS, _end)
+        end.daemon = True
+        end.start()
+
+
+def _end() -> None:
+    """End the process without the threads that still run."""
+    threads = [each.name for each in threading.enumerate() if not each.daemon and each != threading.main_thread()]
+    structlog.get_logger("server").warning("stopped although threads still run", threads=threads)
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def serve(app: FastAPI, *, reload: str | None = None) -> None:
@@ -102,21 +123,28 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         reload: Restart after each code change; the import path of the factory, for example `orders.main:app`.
 
     Raises:
-        SystemExit: With 1, after one line on stderr, if the address is not available or the start fails.
+        SystemExit: After one line on stderr: with 1 if the address is not available or the start fails, with 78 if
+            `WEB_CONCURRENCY` asks for more processes.
     """
     settings = part(state_of(app).settings, Settings)
+    if settings.web_concurrency > 1:
+        advice = "unset it, and run one instance per CPU core behind the load balancer"
+        print(f"WEB_CONCURRENCY={settings.web_concurrency}: serve runs one process; {advice}", file=sys.stderr)
+        raise SystemExit(EXIT_REFUSED)
     config = uvicorn.Config(
         reload or app,
         access_log=False,
         factory=reload is not None,
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        http=Connection,
         log_config=None,
         proxy_headers=True,
         reload=reload is not None,
-        reload_dirs=[str(Path(__file__).parents[1])] if reload else None,
+        reload_dirs=[str(Path(__file__).parents[2])] if reload else None,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        workers=1,  # uvicorn would read WEB_CONCURRENCY
         ws_max_size=settings.max_message_bytes,
     )
     listener = _listen(settings.host, settings.port)
