@@ -190,8 +190,10 @@ def test_a_server_that_is_full_has_its_answers_and_its_lines(
 ) -> None:
     with serving(project, tmp_path, database) as service:
         runs_out_of_connections(service, database)
-    with serving(project, tmp_path / "disk", database) as service:
+    hasty = project.variant(tmp_path / "hasty", Value("db:QUIET_SECONDS", "1"))
+    with serving(hasty, tmp_path / "disk", database) as service:
         fills_its_disk(service, server, database)
+        eventually(lambda: troubles(service, over=True) == ["database-full"])
 
 
 @pytest.mark.sabotage
