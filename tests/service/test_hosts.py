@@ -101,13 +101,21 @@ def test_http_1_0_has_no_host(trusting: Service, any_host: Service) -> None:
     assert ask(trusting, "GET", "/kinds/plain", *two, version="1.0").code == "invalid-host"
 
 
+def targets(service: Service) -> None:
+    for target in ("http://evil.test/kinds/plain", "http://localhost%2Fx/kinds/plain", "http://localhost:81/livez"):
+        for reply in (ask(service, "GET", target, "Host: localhost", CLOSE), shake(service, target, "Host: localhost")):
+            assert reply.status == 400, target
+            assert reply.code in ("invalid-host", "malformed-request")
+
+
 def test_a_target_with_another_host_is_refused(trusting: Service, any_host: Service) -> None:
     """RFC 9112 section 3.2.2: the host of the target counts; so it must be that of the header."""
+    reply = ask(trusting, "GET", "http://LocalHost/kinds/plain?q=1", "Host: localhost", CLOSE)
+    assert reply.status == 200
+    assert '"url":"http://localhost/kinds/plain?q=1"' in reply.body.decode()
     assert shake(trusting, "http://localhost/kinds/echo", "Host: localhost").status == 101
-    for service in (trusting, any_host):
-        for target in ("http://evil.test/kinds/echo", "http://localhost%2Fx/kinds/echo", "HTTPS://localhost:81/x"):
-            reply = shake(service, target, "Host: localhost")
-            assert (reply.status, reply.code) == (400, "invalid-host"), target
+    targets(trusting)
+    targets(any_host)
 
 
 # RFC 6455 section 10.2 and CWE-1385: an origin is checked before the handshake; RFC 6454 section 7 has its form.
@@ -159,10 +167,6 @@ def bad_port(service: Service) -> None:
     refuses(service, "Host: localhost:http")
 
 
-def another_target(service: Service) -> None:
-    assert shake(service, "http://evil.test/kinds/echo", "Host: localhost").status == 400
-
-
 FIRST = """
 scope["headers"] = [*dict(scope["headers"]).items()]
 await original(scope, receive, send)
@@ -175,7 +179,7 @@ await original(scope, receive, send)
     [
         (two_hosts, Body("security:RequestLimits.__call__", FIRST)),
         (bad_port, Body("security:host_name", 'return host.decode("latin-1").partition(":")[0]')),
-        (another_target, Body("security:_make_relative", 'original(scope, host)\nreturn b"localhost"')),
+        (targets, Body("security:_make_relative", "return host")),
         (foreign, Body("security:RequestLimits._may_connect", "return True")),
         (foreign, Body("security:RequestLimits._trusted", "return True")),
     ],

@@ -129,6 +129,9 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self.upgrade:
             return
+        if self.url[:1] not in b"/*":  # uvicorn drops the host of the target, which the room `security` compares
+            target = self.root_path.encode() + self.url.partition(b"?")[0]
+            self.scope |= {"path": target.decode(), "raw_path": target}
         self.awaited, self.unread, self.progress = "body", 0, 0
         self.headers = []  # uvicorn would add trailers to the headers of the running request (RFC 9110 section 6.5.1)
         if self.refused:
