@@ -77,7 +77,7 @@ LATER = (
     ("hardening", "command", "audit"),
     ("hardening", "question", "auth"),
     ("hardening", "target", "dast"),
-    ("hardening", "variable", "CORS_ORIGINS OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
+    ("hardening", "variable", "OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
     ("delivery", "question", "ci deploy_target load_balancer rollout"),
     ("delivery", "target", "image load up"),
 )

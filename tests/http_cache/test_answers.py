@@ -160,6 +160,8 @@ def head(client: httpx.Client) -> None:
     tag = client.get("/kept/rich").headers["etag"]
     assert client.head("/kept/rich", headers={"If-None-Match": tag}).status_code == 304
     assert client.head("/kept/changed").status_code == 405
+    for path, methods in (("/v1/items", "GET, HEAD, POST"), ("/kept/changed", "POST"), ("/version", "GET, HEAD")):
+        assert client.patch(path).headers["allow"] == methods  # RFC 9110, 10.2.1
     assert client.head("/kept/stream", timeout=2).headers["content-type"].startswith("text/event-stream")
 
 

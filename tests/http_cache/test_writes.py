@@ -55,6 +55,33 @@ def kept_alive(client: httpx.Client) -> None:
         assert client.delete(path, headers={"If-Match": field}).status_code == 404
 
 
+def conditional(client: httpx.Client) -> None:
+    """An empty `If-Match` is no missing one, and `If-None-Match: *` protects what exists (RFC 9110, 13.1.1, 13.1.2)."""
+    path = made(client)
+    tag = tag_of(client, path)
+
+    def put(*headers: tuple[str, str]) -> int:
+        return client.put(path, json={"name": "changed"}, headers=[*headers]).status_code
+
+    for field in ("", " ", ",", " , ", '"', "W/"):
+        assert put(("If-Match", field)) == 412
+        assert client.delete(path, headers={"If-Match": field}).status_code == 412
+    assert put(("If-Match", ""), ("If-Match", '"x"')) == 412
+    for field in ("*", tag, f"W/{tag}", f'"x", {tag}'):
+        assert put(("If-None-Match", field)) == 412
+        assert client.delete(path, headers={"If-None-Match": field}).status_code == 412
+    assert (put(("If-None-Match", '"x"'), ("If-None-Match", tag)), put(("If-None-Match", "*"), ("If-Match", tag))) == (
+        412,
+        412,
+    )
+    assert tag_of(client, path) == tag  # none of them has written
+    assert put(("If-Match", ""), ("If-Match", tag)) == 200
+    assert (put(("If-None-Match", '"x"')), put(("If-None-Match", ""))) == (200, 200)
+    gone = path[:-1] + ("0" if path[-1] != "0" else "1")
+    for header in ({"If-Match": ""}, {"If-None-Match": "*"}):
+        assert client.put(gone, json={"name": "x"}, headers=header).status_code == 404
+
+
 def race(client: httpx.Client, rounds: int) -> set[int]:
     """How many of those who saw the same copy overwrote it, over all rounds."""
     won = set()
@@ -72,7 +99,7 @@ def race(client: httpx.Client, rounds: int) -> set[int]:
     return won
 
 
-@pytest.mark.parametrize("proof", [guarded, kept_alive], ids=["put", "delete"])
+@pytest.mark.parametrize("proof", [conditional, guarded, kept_alive], ids=["conditional", "put", "delete"])
 def test_who_has_an_old_copy_does_not_overwrite(service: Service, proof: Callable[[httpx.Client], None]) -> None:
     proof(service.client)
 
@@ -92,6 +119,15 @@ def test_without_the_lock_more_than_one_writes(start: Start) -> None:
 def test_without_require_match_an_old_copy_overwrites(start: Start) -> None:
     unmatched = Body("http_cache:require_match", "return")
     with start("memory", unmatched) as running:
-        for proof in (guarded, kept_alive):
+        for proof in (conditional, guarded, kept_alive):
             with pytest.raises(AssertionError):
                 proof(running.client)
+
+
+@pytest.mark.sabotage
+def test_an_empty_if_match_that_counts_as_none_is_noticed(start: Start) -> None:
+    careless = Body("http_cache:Preconditions.__bool__", "return bool(self.if_match or self.if_none_match)")
+    with start("memory", careless) as running:
+        guarded(running.client)
+        with pytest.raises(AssertionError):
+            conditional(running.client)

@@ -1,11 +1,13 @@
 """The emitted service as a real process, on each of its stores."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.projects import Change, Project, Service
 from tests.servers.postgres import Postgres
 
@@ -18,6 +20,31 @@ def migrated(project: Project, url: str) -> dict[str, str]:
     env = {"DATABASE_URL": url}
     project.cli("migrate", env=env, check=True)
     return env
+
+
+LOAD = """
+import json, os, sys
+from my_service.platform.settings import load
+from my_service.settings import Settings
+
+for env in json.loads(sys.stdin.read()):
+    os.environ.update(env)
+    try:
+        load(Settings)
+        print("served", file=sys.stderr)
+    except SystemExit as end:
+        assert end.code == 78
+    for name in env:
+        del os.environ[name]
+"""
+
+
+def refusals(project: Project, tried: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each environment the one setting that is refused, in one line and with exit code 78; or `served`."""
+    python, env = project.venv / "bin/python", project.env()
+    said = commands.run(python, "-c", LOAD, cwd=project.root, env=env, text=json.dumps(tried)).stderr.splitlines()
+    assert len(said) == len(tried), said
+    return [line.removeprefix("configuration refused: ").split(":")[0] for line in said]
 
 
 @pytest.fixture

@@ -38,6 +38,8 @@ ROOMS = (
     "server",
     # rejects unknown hosts and oversized bodies, adds security headers
     "security",
+    # which web pages of other origins may use the service
+    "cors",
     # entity tags, conditional requests, Cache-Control
     "http_cache",
     # purges the CDN after writes
@@ -57,6 +59,8 @@ ROOMS = (
     # caches values that are expensive to compute
     "cache",
 )
+MAX_FORM_FIELDS = 100  # a route may set its own: `@router.post("", form_limits={"max_files": 50})`
+MAX_FORM_FILES = 20
 ROOM_SECONDS = 10  # for one room to open or to close
 FLUSH_SECONDS = 5  # for all rooms together to send their buffered data
 
@@ -122,6 +126,7 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        form_limits={"max_fields": MAX_FORM_FIELDS, "max_files": MAX_FORM_FILES},
         lifespan=_lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the room `telemetry` does this
     )

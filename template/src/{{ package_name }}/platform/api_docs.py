@@ -3,9 +3,14 @@
 Off in production unless `EXPOSE_DOCS=true`, because the description of an API helps attackers.
 """
 
+import hashlib
 import html
+from base64 import b64encode
+from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_oauth2_redirect_html
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -15,9 +20,12 @@ from .settings import RoomSettings, part
 
 # Swagger UI sets style attributes, hence 'unsafe-inline'; its scripts are files of this origin.
 CSP = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-START_SCRIPT = """SwaggerUIBundle({
-  url: document.currentScript.dataset.openapi, dom_id: "#docs", deepLinking: true, tryItOutEnabled: true,
-});
+REDIRECT_CSP = "default-src 'none'; script-src 'sha256-{}'; frame-ancestors 'none'"
+START_SCRIPT = """const { openapi, redirect } = document.currentScript.dataset;
+SwaggerUIBundle({
+  url: openapi, oauth2RedirectUrl: location.origin + redirect,
+  dom_id: "#docs", deepLinking: true, tryItOutEnabled: true,
+}).initOAuth({ usePkceWithAuthorizationCodeGrant: true });
 """
 PAGE = """<!doctype html>
 <html lang="en">
@@ -28,7 +36,8 @@ PAGE = """<!doctype html>
 <link rel="stylesheet" href="{root}/docs/assets/swagger-ui.css">
 <div id="docs"></div>
 <script src="{root}/docs/assets/swagger-ui-bundle.js"></script>
-<script src="{root}/docs/start.js" data-openapi="{root}/openapi.json"></script>
+<script src="{root}/docs/start.js" data-openapi="{root}/openapi.json" data-redirect="{root}/docs/oauth2-redirect">
+</script>
 </html>
 """
 
@@ -46,20 +55,39 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         return
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(app.openapi())
+        schema, root = app.openapi(), request.scope.get("root_path", "")
+        return JSONResponse({**schema, "servers": [{"url": root}, *schema.get("servers", ())]} if root else schema)
 
     async def page(request: Request) -> Response:
         root = html.escape(request.scope.get("root_path", ""), quote=True)
         text = PAGE.format(title=html.escape(app.title), root=root)
-        return HTMLResponse(text, headers={"Content-Security-Policy": CSP})
+        csp = f"{CSP}; connect-src 'self' {' '.join(_token_origins(app.openapi()))}"
+        # The page of the identity provider is a popup, and needs to find this page when it returns.
+        headers = {"Content-Security-Policy": csp, "Cross-Origin-Opener-Policy": "same-origin-allow-popups"}
+        return HTMLResponse(text, headers=headers)
+
+    async def redirect(request: Request) -> Response:
+        found = get_swagger_ui_oauth2_redirect_html()
+        script = bytes(found.body).partition(b"<script>")[2].partition(b"</script>")[0]
+        csp = REDIRECT_CSP.format(b64encode(hashlib.sha256(script).digest()).decode())
+        found.headers.update({"Content-Security-Policy": csp, "Cross-Origin-Opener-Policy": "unsafe-none"})
+        return found
 
     async def start(request: Request) -> Response:
         return Response(START_SCRIPT, media_type="text/javascript")
 
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", page, include_in_schema=False)
+    app.add_route("/docs/oauth2-redirect", redirect, include_in_schema=False)
     app.add_route("/docs/start.js", start, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _token_origins(schema: dict[str, Any]) -> list[str]:
+    """The origins from which the page requests tokens."""
+    schemes = schema.get("components", {}).get("securitySchemes", {}).values()
+    urls = [urlsplit(flow.get("tokenUrl", "")) for scheme in schemes for flow in scheme.get("flows", {}).values()]
+    return sorted({f"{url.scheme}://{url.netloc}" for url in urls if url.netloc})
 
 
 ROOM = Room(settings=Settings, install=install)

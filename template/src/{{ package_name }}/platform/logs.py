@@ -193,7 +193,7 @@ def configure(settings: Settings, state: State | None = None) -> Output:
 
 def finish(context: RequestContext) -> None:
     """Write the access line, and log an unhandled error."""
-    path, route, output = context.scope["path"], context.route, context.state.own[Output]
+    path, route, output = context.path, context.route, context.state.own[Output]
     if context.error:
         structlog.get_logger("errors").error("unhandled error", exc_info=context.error)
     if output.level > (logging.DEBUG if path in QUIET else logging.INFO):

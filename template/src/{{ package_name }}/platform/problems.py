@@ -2,6 +2,8 @@
 
 ServiceError            500
 ├── BadRequest          400
+├── Unauthorized        401
+├── Forbidden           403
 ├── NotFound            404
 ├── Conflict            409
 ├── PreconditionFailed  412
@@ -9,29 +11,36 @@ ServiceError            500
 └── Unavailable         503
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from http.client import responses
 from typing import Any
 
-import orjson
 import structlog
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.routing import iter_route_contexts
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .codes import PROBLEMS, code_of
 from .room import Room
 from .settings import RoomSettings
 from .state import current
 
 CLIENT_CLOSED_REQUEST = 499  # only for the access log, as in NGINX
+MAX_ERRORS = 20  # of one request: a body may have 100,000 wrong fields
+MAX_CHARACTERS = 200  # of a location, a message or a type
 
 
 class ServiceError(Exception):
     """An error with its own response: raise it anywhere below a route.
+
+    A subclass with its own `code` is a problem of its own: the first line of its docstring explains it.
 
     Args:
         detail: One sentence, which is sent to the client.
@@ -40,6 +49,9 @@ class ServiceError(Exception):
 
     status = 500
     code = "internal-error"
+
+    def __init_subclass__(cls) -> None:
+        PROBLEMS.setdefault(cls.status, {}).setdefault(cls.code, (cls.__doc__ or "").strip().partition("\n")[0])
 
     def __init__(self, detail: str, *, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -53,6 +65,27 @@ class BadRequest(ServiceError):
 
     status = 400
     code = "bad-request"
+
+
+class Unauthorized(ServiceError):
+    """The request has no valid credentials.
+
+    Args:
+        challenge: How to authenticate: the header `WWW-Authenticate`, which RFC 9110 section 15.5.2 requires.
+    """
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self, detail: str, *, code: str | None = None, challenge: str = "Bearer") -> None:
+        super().__init__(detail, code=code, headers={"WWW-Authenticate": challenge})
+
+
+class Forbidden(ServiceError):
+    """The credentials do not permit the request."""
+
+    status = 403
+    code = "forbidden"
 
 
 class NotFound(ServiceError):
@@ -93,27 +126,52 @@ class Unavailable(ServiceError):
         super().__init__(detail, code=code, headers={"Retry-After": "5"})
 
 
+class InvalidData(Exception):
+    """A value of the service itself does not fit its model: where and how, but without the value."""
+
+
 def response(
     status: int,
     code: str,
     detail: str,
     *,
-    errors: list[dict[str, str]] | None = None,
+    errors: Iterable[Mapping[str, Any]] = (),
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Create the problem document of RFC 9457, with the ids that find the request in the logs."""
+    """Create the problem document of RFC 9457, with the ids that find the request in the logs.
+
+    Args:
+        status: Of the response.
+        code: A stable name. If it is one of `PROBLEMS`, the document's type is a page of this service about it.
+        detail: One sentence.
+        errors: What pydantic found; the document has the first ones, without their values.
+        headers: Of the response.
+        members: Further members of the document (RFC 9457 section 3.2); they never replace those that it has.
+    """
+    context, known, found = current.get(), code in PROBLEMS.get(status, {}), [*errors]
     document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": responses.get(status, "Error"),
+        "type": f"{context.root_path if context else ''}/problems/{code}" if known else "about:blank",
+        "title": (code if known else code_of(status)).replace("-", " ").capitalize(),
         "status": status,
         "detail": detail,
         "code": code,
     }
-    if context := current.get():
+    if context:
         document |= {"request_id": context.request_id, "trace_id": context.trace_id}
-    if errors:
-        document["errors"] = errors
-    return Response(orjson.dumps(document), status, headers, media_type="application/problem+json")
+    if found:
+        document["errors"] = [_described(error) for error in found[:MAX_ERRORS]]
+    if len(found) > MAX_ERRORS:
+        document["errors_left_out"] = len(found) - MAX_ERRORS
+    if members:
+        document = {**document, **to_jsonable_python(members, serialize_unknown=True, inf_nan_mode="null"), **document}
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return Response(text.encode("utf-8", "replace"), status, headers, media_type="application/problem+json")
+
+
+def _described(error: Mapping[str, Any]) -> dict[str, str]:
+    texts = {"location": ".".join(map(str, error["loc"])), "message": str(error["msg"]), "type": str(error["type"])}
+    return {name: text[:MAX_CHARACTERS] + "…" * (len(text) > MAX_CHARACTERS) for name, text in texts.items()}
 
 
 def _allowed_methods(app: FastAPI, first: str) -> str:
@@ -145,19 +203,29 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         if error.status_code == 405:
             headers["Allow"] = _allowed_methods(app, headers.get("Allow", ""))
         _log(error, error.status_code)
-        code = responses.get(error.status_code, "error").lower().replace(" ", "-")
-        return response(error.status_code, code, str(error.detail), headers=headers)
+        code, given = code_of(error.status_code), error.detail
+        detail = PROBLEMS.get(error.status_code, {}).get(code, "The service responded with an error.")
+        if isinstance(given, str):
+            phrases = {"", responses.get(error.status_code, "").lower(), code.replace("-", " ")}  # of libraries
+            return response(error.status_code, code, detail if given.lower() in phrases else given, headers=headers)
+        members = given if isinstance(given, Mapping) else {"details": given}
+        code, detail = str(members.get("code", code)), str(members.get("detail", detail))
+        return response(error.status_code, code, detail, headers=headers, members=members)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
         if any(e["type"] == "json_invalid" for e in found):
             return response(400, "malformed-json", "The body is not valid JSON.")
-        errors = [
-            {"location": ".".join(str(step) for step in e["loc"]), "message": str(e["msg"]), "type": str(e["type"])}
-            for e in found
-        ]
-        return response(422, "invalid-request", "The request does not fit the schema.", errors=errors)
+        return response(422, "invalid-request", "The request does not fit the schema.", errors=found)
+
+    @app.exception_handler(ResponseValidationError)
+    @app.exception_handler(ValidationError)
+    async def invalid_data(request: Request, error: ResponseValidationError | ValidationError) -> Response:
+        """Raise it again without the values: the error contains each of them, and goes to the log and to Sentry."""
+        found = [_described(each) for each in error.errors()[:MAX_ERRORS]]
+        where = ", ".join(f"{each['location']} ({each['type']})" for each in found)
+        raise InvalidData(where).with_traceback(error.__traceback__) from None
 
     @app.exception_handler(ClientDisconnect)
     async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
@@ -171,6 +239,15 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     async def unexpected(request: Request, error: Exception) -> Response:
         return response(500, "internal-error", "The service failed. Search its logs for the request id.")
 
+    async def explain(request: Request) -> Response:
+        code = request.path_params["code"]
+        for status, texts in PROBLEMS.items():
+            if code in texts:
+                return PlainTextResponse(f"{code} (status {status})\n\n{texts[code]}\n")
+        raise NotFound("There is no problem with this code.")
+
+    app.add_route("/problems/{code}", explain, include_in_schema=False)
+
 
 def describe(schema: dict[str, Any], app: FastAPI) -> None:
     """Add the problem document to each operation of the OpenAPI document, as its default response."""
@@ -178,7 +255,7 @@ def describe(schema: dict[str, Any], app: FastAPI) -> None:
     invalid = {"type": "object", "properties": {"location": text, "message": text, "type": text}}
     required = ["type", "title", "status", "detail", "code"]
     texts = dict.fromkeys([*required, "request_id", "trace_id"], text)
-    members = {**texts, "status": number, "errors": {"type": "array", "items": invalid}}
+    members = {**texts, "status": number, "errors": {"type": "array", "items": invalid}, "errors_left_out": number}
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = {"type": "object", "title": "Problem", "properties": members, "required": required}

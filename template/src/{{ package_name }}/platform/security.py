@@ -4,16 +4,19 @@ The headers follow the OWASP REST Security Cheat Sheet; a header that a route se
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from pydantic import Field
 from starlette.datastructures import URL
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import response
 from .room import Room
@@ -27,6 +30,7 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
+PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
@@ -46,19 +50,29 @@ _ABSOLUTE = re.compile(rb"(?:https?|wss?)://([^/?#]*)(/.*)?", re.I)
 NO_HOST = b"-"  # of HTTP/1.0, which has no Host header; never trusted
 
 
+def too_large() -> Response:
+    """The response to a body that is too large."""
+    return response(413, "content-too-large", "The body is too large.")
+
+
 class RequestLimits:
     """ASGI middleware that rejects unknown hosts (400), foreign origins (403) and oversized bodies (413).
 
     Args:
         app: The application behind it.
         settings: Of the room.
+        routes: Which may have their own limits: `@router.post("", max_body_size=20_000_000)`.
         origins: Further sites whose pages may open a WebSocket.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, origins: Collection[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, routes: Sequence[BaseRoute], origins: Collection[str] = ()
+    ) -> None:
         self.app = app
         self.limited = RequestBodyLimitMiddleware(app, settings.max_body_bytes)
-        self.max_body_bytes = settings.max_body_bytes
+        own = [getattr(route, "max_body_size", None) for route in iter_route_contexts(routes)]
+        limits = [settings.max_body_bytes, *(limit for limit in own if limit is not None)]
+        self.lowest, self.highest = min(limits), max(limits)
         hosts = [host.lower() for host in settings.trusted_hosts]
         self.any_host = "*" in hosts
         self.hosts = {host for host in hosts if not host.startswith("*")}
@@ -85,23 +99,38 @@ class RequestLimits:
                 streamed = True
         if host is None:
             host = NO_HOST if older else b""
-        if scope["path"][:1] != "/":
-            host = _make_relative(scope, host)
+        root = scope.get("root_path", "")
+        if scope["path"].removeprefix(root)[:1] != "/":
+            host = _make_relative(scope, host, root)
         # the Host header of a probe is an IP address
+        path = scope["path"].removeprefix(root)
         if not (served := host_name(host)):
             await response(400, "invalid-host", "Send one valid Host header.")(scope, receive, send)
-        elif not (self.any_host or self._trusted(served)) and scope["path"] not in PROBES:
+        elif not (self.any_host or self._trusted(served)) and path not in PROBES:
             await response(400, "unknown-host", "This host is not served here.")(scope, receive, send)
         elif scope["type"] == "websocket" and not self._may_connect(scope, served):
             detail = "Pages of this origin may not connect."
             await response(403, "foreign-origin", detail)(scope, receive, send)
-        elif length.isdigit() and int(length) > self.max_body_bytes:
-            detail = f"The body has more than {self.max_body_bytes} bytes."
-            await response(413, "content-too-large", detail)(scope, receive, send)
-        elif streamed and not length:
-            await self.limited(scope, receive, send)  # no declared length: it counts the bytes
+        elif length.isdigit() and int(length) > self.highest:
+            await too_large()(scope, receive, send)
+        elif (streamed and not length) or (length.isdigit() and int(length) > self.lowest):
+            await self._limited(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the bytes, up to the limit of the route; Starlette responds in plain text if no route reads them."""
+        refused = False
+
+        async def send_problem(message: Message) -> None:
+            nonlocal refused
+            if message.get("status") == 413 and PLAIN in message["headers"]:
+                refused = True
+                await too_large()(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await self.limited(scope, receive, send_problem)
 
     def _trusted(self, name: str) -> bool:
         return name in self.hosts or name.endswith(self.suffixes)
@@ -129,12 +158,12 @@ def host_name(host: bytes) -> str:
     return found[1].decode().lower()
 
 
-def _make_relative(scope: Scope, host: bytes) -> bytes:
+def _make_relative(scope: Scope, host: bytes, root: str) -> bytes:
     """Remove the host from a target like `http://host/path`; it must be the same as the header's (RFC 9112 3.2.2)."""
-    found = _ABSOLUTE.fullmatch(scope["raw_path"])
+    found = _ABSOLUTE.fullmatch(scope["raw_path"].removeprefix(root.encode()))
     if not found:
         return host
-    scope["raw_path"] = found[2] or b"/"
+    scope["raw_path"] = root.encode() + (found[2] or b"/")
     scope["path"] = unquote(scope["raw_path"].decode("ascii"))
     return host if found[1].lower() == host.lower() else b""
 
@@ -142,7 +171,8 @@ def _make_relative(scope: Scope, host: bytes) -> bytes:
 def install(app: FastAPI, settings: RoomSettings) -> None:
     """Add the middleware."""
     origins = getattr(settings, "cors_origins", ())
-    app.add_middleware(RequestLimits, settings=part(settings, Settings), origins=origins)
+    limits = part(settings, Settings)
+    app.add_middleware(RequestLimits, settings=limits, routes=app.routes, origins=origins)
 
 
 def respond(context: RequestContext, headers: Headers) -> None:

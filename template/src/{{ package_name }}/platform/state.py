@@ -198,6 +198,18 @@ class RequestContext:
         return method if method in METHODS else "_OTHER"
 
     @property
+    def root_path(self) -> str:
+        """The prefix below which a proxy serves the service: `ROOT_PATH`."""
+        root: str = self.scope.get("app_root_path", self.scope.get("root_path", ""))
+        return root
+
+    @property
+    def path(self) -> str:
+        """The path as the routes declare it, without `root_path`."""
+        path: str = self.scope["path"]
+        return path.removeprefix(self.root_path)
+
+    @property
     def route(self) -> str | None:
         """The template of the route, for example `/v1/items/{item_id}`, including mounts; None if no route matched."""
         self.matched = self.matched or self.state.route_of(self.scope)

@@ -145,27 +145,50 @@ def invalidated_tags(scope: Scope) -> list[str]:
     return _quoted((*getattr(scope.get("endpoint"), "http_invalidates", ()), *scope.get(INVALIDATED, ())))
 
 
-def require_match(if_match: str, current: BaseModel) -> None:
-    """Check that the client has seen the current version of what it changes.
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """The headers `If-Match` and `If-None-Match` of a write; false if the client sent neither.
+
+    Args:
+        if_match: All lines of the header; None if there is none, which is not the same as an empty one.
+        if_none_match: Likewise.
+    """
+
+    if_match: str | None
+    if_none_match: str | None
+
+    def __bool__(self) -> bool:
+        return (self.if_match, self.if_none_match) != (None, None)
+
+
+def require_match(if_match: Preconditions, current: BaseModel) -> None:
+    """Check the preconditions of a write by RFC 9110 section 13.2.2.
 
     Args:
         if_match: From `IfMatch`.
         current: The stored version; its row must be locked until the transaction ends.
 
     Raises:
-        PreconditionFailed: The client has seen another version (412).
+        PreconditionFailed: The client has seen another version, or none (412).
     """
-    if not matches(if_match, entity_tag(current.model_dump_json().encode()), weak=False):
+    tag = entity_tag(current.model_dump_json().encode())
+    if if_match.if_match is not None and not matches(if_match.if_match, tag, weak=False):
         raise PreconditionFailed("Someone else has changed it: read it again.")
+    if if_match.if_none_match is not None and matches(if_match.if_none_match, tag, weak=True):
+        raise PreconditionFailed("It exists already: read it first.")
 
 
-# For the OpenAPI document only: the value is read from the request, because the header may have several lines.
+# For the OpenAPI document only: the values are read from the request, because a header may have several lines.
 _IfMatchHeader = Annotated[str | None, Header(description="Entity tag of the version to change: 412 if outdated.")]
+_IfNoneMatchHeader = Annotated[str | None, Header(description="`*`: 412 if there is a version already.")]
 
 
-async def _if_match(request: Request, if_match: _IfMatchHeader = None) -> str:
-    return ",".join(request.headers.getlist("if-match"))
+async def _preconditions(
+    request: Request, if_match: _IfMatchHeader = None, if_none_match: _IfNoneMatchHeader = None
+) -> Preconditions:
+    lines = (request.headers.getlist(name) for name in ("if-match", "if-none-match"))
+    return Preconditions(*(",".join(each) if each else None for each in lines))
 
 
-# The `If-Match` header, for `require_match`. Empty if the client did not send it: then it overwrites any version.
-IfMatch = Annotated[str, Depends(_if_match)]
+# The preconditions, for `require_match`. False if the client sent none: then it overwrites any version.
+IfMatch = Annotated[Preconditions, Depends(_preconditions)]

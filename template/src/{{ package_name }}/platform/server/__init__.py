@@ -7,6 +7,7 @@ completes the requests in flight.
 
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from typing import Annotated
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from uvicorn.supervisors import ChangeReload
 
 from ..room import Room
@@ -31,6 +32,12 @@ GRACE_SECONDS = 20  # for requests in flight, after it stops accepting connectio
 THREAD_SECONDS = 1  # for threads that still run when everything is closed
 
 
+def _path(path: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise ValueError("a path starts with a slash and ends without one, for example /api")
+    return path
+
+
 class Settings(RoomSettings):
     """Where the process listens, and how it shuts down."""
 
@@ -39,6 +46,7 @@ class Settings(RoomSettings):
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = 75  # longer than the idle timeout of load balancers
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_048_576  # of a WebSocket
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    root_path: Annotated[str, AfterValidator(_path)] = ""  # the prefix that a proxy removes
     shutdown_drain_seconds: Annotated[float, Field(ge=0, le=300)] | None = None
     web_concurrency: Annotated[int, Field(ge=1)] = 1  # platforms set it, and uvicorn and gunicorn read it
 
@@ -141,6 +149,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         proxy_headers=True,
         reload=reload is not None,
         reload_dirs=[str(Path(__file__).parents[2])] if reload else None,
+        root_path=settings.root_path,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=settings.keep_alive_seconds,

@@ -107,7 +107,7 @@ def begin(context: RequestContext) -> None:
     if telemetry and telemetry.requests:
         telemetry.requests.begin(context)
     if telemetry and telemetry.samples:
-        context.sampled = context.scope["path"] not in QUIET and telemetry.samples(context)
+        context.sampled = context.path not in QUIET and telemetry.samples(context)
         if not context.sampled:  # outgoing calls carry its trace id, and are not sampled either
             context.notes[RequestTelemetry] = attach(_unsampled_context(context))
 

@@ -30,7 +30,7 @@ class Requests:
 
     def begin(self, context: RequestContext) -> None:
         """Count a request as active."""
-        if context.scope["type"] == "http" and context.scope["path"] not in PROBES:
+        if context.scope["type"] == "http" and context.path not in PROBES:
             scheme = "https" if context.scope["scheme"] == "https" else "http"  # a proxy can send any value
             counted = context.notes[Requests] = context.method, scheme
             self.active[counted] += 1

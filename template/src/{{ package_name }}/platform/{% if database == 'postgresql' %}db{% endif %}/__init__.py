@@ -10,7 +10,7 @@ from functools import partial
 from typing import cast
 
 from fastapi import FastAPI, Request
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase
 from starlette.responses import Response
@@ -41,7 +41,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     trace_statements(pool.engine.sync_engine)
     state.database = pool
     state.metrics += pool.metrics()
-    for kind in (InterfaceError, InternalError, OperationalError, PoolTimeout, ProgrammingError):
+    for kind in (IntegrityError, InterfaceError, InternalError, OperationalError, PoolTimeout, ProgrammingError):
         app.add_exception_handler(kind, _on_error)
 
 

@@ -1,4 +1,4 @@
-"""Maps database errors to responses: 503 if the client may retry, 504 after a time-out, no 500. Logs each kind once.
+"""Maps database errors to responses: 503 if the client may retry, 409 for a conflict; logs each trouble once.
 
 The SQLSTATE or its class decides: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -20,9 +20,13 @@ FULL = (503, "database-full", "The database cannot store more at the moment; try
 LOGIN = (503, "database-login", "The database refuses this service at the moment; try again.")
 TIMEOUT = (504, "database-timeout", "The database took too long for this request.")
 READ_ONLY = (503, "database-read-only", "The database is read-only at the moment; try again.")
+CONFLICT = (409, "conflict", "The request conflicts with what is stored.")
 # By prefix of the code; the first match is used.
 FAULTS = {
     "08": UNAVAILABLE,  # connection exceptions
+    "23503": CONFLICT,  # foreign keys: something refers to it, or what it refers to does not exist
+    "23505": CONFLICT,  # unique constraints
+    "23P01": CONFLICT,  # exclusion constraints
     "25006": READ_ONLY,  # a standby, or a primary that was demoted
     "25P03": UNAVAILABLE,  # idle_in_transaction_session_timeout: the server closed the connection
     "28": LOGIN,  # wrong password, no such role, TLS required
@@ -35,6 +39,9 @@ FAULTS = {
     "57": UNAVAILABLE,  # starting, stopping, or terminated by an operator
     "SQLITE_BUSY": BUSY,
     "SQLITE_CANTOPEN": UNAVAILABLE,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": CONFLICT,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": CONFLICT,
+    "SQLITE_CONSTRAINT_UNIQUE": CONFLICT,
     "SQLITE_FULL": FULL,
     "SQLITE_LOCKED": BUSY,
     "SQLITE_READONLY": READ_ONLY,
@@ -61,7 +68,7 @@ def code_of(error: BaseException) -> str:
 
 
 def fault_of(error: Exception) -> Fault | None:
-    """Find the response for a temporary failure of the database; None if the statement itself is wrong."""
+    """Find the response for a temporary failure of the database or a conflict; None if the statement itself is wrong."""
     if isinstance(error, PoolTimeout):
         return BUSY
     code = code_of(error)

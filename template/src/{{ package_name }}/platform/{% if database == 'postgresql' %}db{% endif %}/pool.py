@@ -17,6 +17,7 @@ from ..state import Metric, NotReady
 from .capacity import check_capacity
 from .engine import PING_SECONDS, make_engine
 from .faults import (
+    CONFLICT,
     LOGIN,
     NO_ROLE,
     READ_ONLY,
@@ -126,7 +127,7 @@ class Pool:
                     await connection.execute(ROLE)
             except (DBAPIError, PoolTimeout) as reason:
                 error, fault = reason, (await self._failed(reason)).fault
-        if fault:
+        if fault and fault is not CONFLICT:
             self.found(fault, reason_of(error))
         return fault
 
