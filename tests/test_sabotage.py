@@ -149,6 +149,8 @@ OWN = {
     "readiness": {"probe", "ready"},
     "service": {
         "api_docs",
+        "codes",
+        "cors",
         "health",
         "http",
         "idempotency",

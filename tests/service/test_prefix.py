@@ -206,15 +206,20 @@ def test_a_sabotaged_prefix_is_noticed(
         proof(*running)
 
 
+# As a service does it whose documentation page sets no policy for its popups.
+NO_OPENER = """
+headers[:] = [header for header in headers if header[0] != b"cross-origin-opener-policy"]
+original(context, headers)
+"""
+
+
 @pytest.mark.sabotage
 @pytest.mark.parametrize(
     "sabotage",
     [
         Value("api_docs:REDIRECT_CSP", "\"default-src 'self'\""),
         Body("api_docs:_token_origins", "return []"),
-        Body(
-            "security:respond", 'original(context, [])\nheaders.append((b"cross-origin-opener-policy", b"same-origin"))'
-        ),
+        Body("security:respond", NO_OPENER),
     ],
     ids=["no script", "no token", "no opener"],
 )

@@ -121,10 +121,10 @@ def test_a_body_has_limits_and_its_route_may_change_them(service: Service, proof
 @pytest.mark.parametrize(
     ("sabotages", "broken"),
     [
-        ((Body("security:RequestLimits._limited", "await self.limited(scope, receive, send)"),), {lowered}),
+        ((Body("security:RequestLimits._limited", "await self.limited(scope, receive, send)"),), {lowered, raised}),
         (
             (
-                Body("security:RequestLimits.__init__", "original(app, settings, [])"),
+                Body("security:RequestLimits.__init__", "original(app, settings, [], origins)"),
                 Value("__init__:MAX_FORM_FILES", "1000"),
             ),
             {counted, raised, lowered},

@@ -68,7 +68,7 @@ def code_of(error: BaseException) -> str:
 
 
 def fault_of(error: Exception) -> Fault | None:
-    """Find the response for a temporary failure of the database or a conflict; None if the statement itself is wrong."""
+    """Find the response for a temporary failure or a conflict; None if the statement itself is wrong."""
     if isinstance(error, PoolTimeout):
         return BUSY
     code = code_of(error)
