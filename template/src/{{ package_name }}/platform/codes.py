@@ -47,6 +47,7 @@ PROBLEMS: dict[int, dict[str, str]] = {
         "database-full": "The database cannot store more at the moment; a later retry may succeed.",
         "database-login": "The database refuses this service at the moment; a later retry may succeed.",
         "database-read-only": "The database is read-only at the moment; a later retry may succeed.",
+        "database-schema": "The schema of the database is not the one that this release needs.",
     },
     504: {
         "gateway-timeout": "Another service took too long.",
