@@ -63,7 +63,7 @@ def conditional(client: httpx.Client) -> None:
     def put(*headers: tuple[str, str]) -> int:
         return client.put(path, json={"name": "changed"}, headers=[*headers]).status_code
 
-    for field in ("", " ", ",", " , ", '"', "W/"):
+    for field in ("", ",", ", ,", '"', "W/"):
         assert put(("If-Match", field)) == 412
         assert client.delete(path, headers={"If-Match": field}).status_code == 412
     assert put(("If-Match", ""), ("If-Match", '"x"')) == 412
