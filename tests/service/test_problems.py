@@ -168,11 +168,11 @@ CODES = {
     410: "gone",
     412: "precondition-failed",
     413: "content-too-large",  # Python 3.11: "Request Entity Too Large"
-    414: "uri-too-long",  # Python 3.11: "Request-URI Too Long"
+    414: "url-too-long",  # Python 3.11: "Request-URI Too Long"
     415: "unsupported-media-type",
     422: "unprocessable",  # Python 3.11: "Unprocessable Entity", 3.13: "Unprocessable Content"
     429: "too-many-requests",
-    431: "request-header-fields-too-large",
+    431: "headers-too-large",
     500: "internal-error",
     501: "not-implemented",
     503: "unavailable",
