@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.plant import Feature
@@ -50,11 +51,6 @@ def refuse(service: Service, name: str = "database_url") -> None:
     assert service.client.post(f"/refused/{name}").status_code == 204
 
 
-def revoke(side: Side) -> None:
-    """As `docs/secrets.md` says it."""
-    side.vault.client().write_data(f"sys/leases/revoke-prefix/{CREDS}", data={"sync": True})
-
-
 def renews_at_once(service: Service, side: Side, url: str) -> None:
     """One new login for a hundred calls; the next ones come later and later, as they do not help."""
     assert service.client.get(ITEMS).status_code == 200
@@ -93,3 +89,60 @@ def test_a_sabotaged_store_fails_the_proof(
     sick = asking.variant(tmp_path / "sick", SABOTAGES[name])
     with sick.serve(tmp_path / "run", side.env) as service, pytest.raises((AssertionError, ServerError)):
         renews_at_once(service, side, database_url)
+
+
+# --- the whole way: the room `db` renews; a lease that is revoked is in tests/database/test_logins.py -----------------
+
+
+def drop(url: str) -> None:
+    """Without Vault, which believes that the lease is valid."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name in users(url):
+            connection.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"'.encode())
+
+
+def recovers(service: Service) -> None:
+    """Requests get 503 for a few seconds, where the lease had an hour to go and the back-off a minute."""
+    begun, seen = time.monotonic(), set()
+    while (status := service.client.post(ITEMS, json={"name": "again"}).status_code) != 201:
+        seen.add(status)
+        assert time.monotonic() < begun + 8
+        time.sleep(0.1)
+    assert seen <= {503}
+    until(lambda: service.client.get("/readyz").status_code == 200)
+
+
+def outlives_a_drop(service: Service, side: Side, url: str) -> None:
+    """While Vault is there, and while it is sealed."""
+    assert service.client.get(ITEMS).status_code == 200
+    drop(url)
+    recovers(service)
+    side.vault.bao.seal()
+    try:
+        drop(url)
+        said = side.vault.network.said
+        until(lambda: service.client.get(ITEMS).status_code == 503 and side.vault.network.said > said + 4)
+    finally:
+        side.vault.bao.unseal()
+    recovers(service)
+    assert "Traceback" not in service.log
+
+
+def test_a_login_that_is_taken_away_is_replaced_within_seconds(
+    project: Project, side: Side, database_url: str, tmp_path: Path
+) -> None:
+    with project.serve(tmp_path / "run", side.env) as service:
+        outlives_a_drop(service, side, database_url)
+
+
+WAITS = "self.wait_seconds = MAX_RETRY_SECONDS\nself.renewable = time.monotonic() + MAX_RETRY_SECONDS"
+
+
+@pytest.mark.sabotage
+def test_a_store_that_waits_out_its_back_off_is_noticed(
+    project: Project, side: Side, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.secrets.conftest.SECONDS", 10.0)
+    sick = project.variant(tmp_path / "sick", Body("secrets:Store._back_off", WAITS))
+    with sick.serve(tmp_path / "run", side.env) as service, pytest.raises((AssertionError, ServerError)):
+        outlives_a_drop(service, side, database_url)
