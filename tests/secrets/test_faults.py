@@ -307,7 +307,9 @@ def test_files_are_swapped_lost_and_found(hasty: Project, tmp_path: Path) -> Non
     with hasty.serve(tmp_path / "run", {"SECRETS_BACKEND": "files", "SECRETS_DIR": str(folder)}) as service:
         assert told(service) == ["listening"]
         assert service.client.get(ITEMS).status_code == 200  # the line ends were none of the address
-        swap(folder, api_key="second\n", database_url=url, sentry_dsn="http://public@127.0.0.1:1/1")
+        (folder / "lost+found").mkdir()
+        (folder / "gone").symlink_to("nowhere")
+        swap(folder, api_key="\ufeffsecond \n", database_url=url, sentry_dsn="http://public@127.0.0.1:1/1")
         until(lambda: told(service) == ["listening", "second", "second"])
         assert lines(service, "a secret changed; restart to use it") == 1
         swap(folder, api_key="", database_url=url)

@@ -26,7 +26,7 @@ def side(vault: Space, project: Project, database_url: str, tmp_path: Path) -> S
     """Tokens for 1,200 s and at most an hour, logins of the database for 3,600 s and at most 9,000."""
     times = {"token_ttl": 1200, "token_max_ttl": 3600, "default_ttl": 3600, "max_ttl": 9000}
     made = deploy(vault, project, tmp_path, database_url, **times)
-    made.write(database_url=URL, api_key="of-version-1", PORT=8000)
+    made.write(database_url=f"{URL}\n", api_key="of-version-1 \r\n", PORT=8000, host=None, log_level="")
     return made
 
 
@@ -38,6 +38,7 @@ def renews_in_time(one: Client) -> None:
     """A lease is renewed when between 60 % and two thirds are over, and only then."""
     first = one.read()
     assert (first.error, first.values["api_key"], first.values["port"]) == ("", "of-version-1", "8000")
+    assert first.values.keys() == {"database_url", "api_key", "port"}
     assert first.values["database_url"].endswith("@db.acme.test:5432/orders?sslmode=verify-full")
     assert 54 <= first.look <= 66
     assert one.read(700).leases["token"] == [500, 1200]

@@ -73,7 +73,8 @@ def served(project: Project, aws: Aws, schema: Path, folder: Path) -> Iterator[S
     """Serve on a database in SQLite, whose address is in the secret."""
     (folder / "service.db").write_bytes(schema.read_bytes())
     url = f"sqlite:///{folder}/service.db"
-    aws.put("orders", {"DATABASE_URL": url, "trusted_hosts": "127.0.0.1", "canary": CANARY})
+    secret = {"DATABASE_URL": f"{url}\n", "trusted_hosts": "127.0.0.1 \r\n", "canary": CANARY, "port": None, "host": ""}
+    aws.put("orders", secret)  # as editors and scripts leave it
     with project.serve(folder / "run", env(aws)) as service:
         yield service
 
@@ -105,6 +106,23 @@ def test_what_no_waiting_mends_is_refused_at_once_with_one_line(
     done = quick.cli("serve", env=env(aws, name))
     assert (done.returncode, done.stderr, done.stdout) == (78, f"configuration refused: {line}\n", "")
     assert aws.asked <= 3 if name else aws.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("AWS_ENDPOINT_URL=moto:5000", "AWS_ENDPOINT_URL: use a URL such as https://aws.internal"),
+        ("AWS_ENDPOINT_URL=https://[::1", "AWS_ENDPOINT_URL: use a URL such as https://aws.internal"),
+        ("AWS_PROFILE=nope", "AWS: The config profile (nope) could not be found"),
+        ("AWS_REGION=bad region", "AWS: Provided region_name 'bad region' doesn't match a supported format."),
+        (f"AWS_CONFIG_FILE={__file__}", f"AWS: Unable to parse config file: {__file__}"),
+    ],
+)
+def test_what_boto3_refuses_is_refused_with_one_line(quick: Project, aws: Aws, setting: str, line: str) -> None:
+    """As issue 16 demands of all that a library reads."""
+    name, _, value = setting.partition("=")
+    done = quick.cli("serve", env={**env(aws), name: value})
+    assert (done.returncode, done.stderr) == (78, f"configuration refused: {line}\n")
 
 
 @pytest.mark.parametrize(
