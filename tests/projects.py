@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -175,5 +176,7 @@ class Service:
 
     @property
     def log(self) -> str:
+        """What it has written so far: a thread of its own writes the lines, some milliseconds after the answer."""
+        time.sleep(0.05)
         assert self.process.log
         return self.process.log.read_text()

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from tests.projects import ROOT
 from tests.proof import count
 from tests.sabotage import Body, Sabotage, Value
+from tests.service.forms import CARDS, TABLE
 
 SOURCE = ROOT / "template/src/{{ package_name }}/platform"
 SECRET = "s3cr3t-v4lue"
@@ -33,6 +36,8 @@ BY_KEY: list[Any] = [
     {"session": SECRET},
     {"text": json.dumps({"credentials": {"user": SECRET}}, indent=1)},
     {"raw": json.dumps([{"X-CSRF-Token": SECRET}]).encode()},
+    {"text": json.dumps([{"value": SECRET, "key": "password"}])},
+    {"headers": [{"name": "Authorization", "value": SECRET}]},
 ]
 BY_PAIR: list[Any] = [
     {"text": f"Cookie: a={SECRET}; b={SECRET}"},
@@ -127,6 +132,78 @@ def test_planted_secrets_are_hidden_and_the_rest_is_shown(redactor: ModuleType) 
     assert redactor.redact("card 4111 1111 1111 1111, order 4111 1111 1111 1112") == (
         "card [redacted], order 4111 1111 1111 1112"
     )
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_secret_is_hidden_in_each_form_and_a_harmless_text_like_it_is_shown(redactor: ModuleType, name: str) -> None:
+    secret, harmless = TABLE[name]
+    for text in (secret, f"it failed: {secret}", f"({secret})", f"{secret} {MARKER}", json.dumps({"x": [secret]})):
+        shown = redactor.redact(text.replace("{{", "{").replace("}}", "}").replace("{}", "hunter2zq"))
+        assert "hunter2" not in shown
+        assert "[redacted]" in shown
+        assert redactor.redact(shown) == shown
+    assert redactor.redact(harmless) == harmless
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_number_is_hidden_in_texts_and_as_a_number(redactor: ModuleType, name: str) -> None:
+    """Numbers that the brands publish for tests; the harmless ones have a wrong check digit or no such prefix."""
+    card, other = CARDS[name]
+    assert redactor.redact(f"paid with {card}.") == "paid with [redacted]."
+    assert redactor.redact(f"paid with {other}.") == f"paid with {other}."
+    digits = "".join(filter(str.isdigit, card))
+    assert redactor.redact({"ids": [int(digits), float(digits)], "json": f'{{"n": {digits}}}'}) == {
+        "ids": ["[redacted]", "[redacted]"],
+        "json": '{"n":"[redacted]"}',
+    }
+
+
+class Evil:
+    def __str__(self) -> str:
+        raise RuntimeError(SECRET)
+
+
+class EvilMapping(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError(SECRET)
+
+
+def unwritable() -> dict[str, Any]:
+    """What `json` or a collector refuses, cannot be read, or has no end."""
+    loop: list[Any] = []
+    loop.append(loop)
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+    return {
+        "large": [2**64, -(2**63) - 1, 10**400],
+        "float": [float("nan"), float("inf"), Decimal("NaN")],
+        "half a character": "a\ud800",
+        "a\udfff": "key",
+        "raises": [Evil(), EvilMapping(a=1), {Evil(): 1}],
+        "loop": loop,
+        "deep": deep,
+        "bytes": [b"\xff", bytearray(b"x"), memoryview(b"y")],
+        "time": [datetime.now(UTC).timetz(), datetime.now(UTC), timedelta(1)],
+        "object": object(),
+        "set": {1, "a"},
+    }
+
+
+def test_whatever_is_redacted_can_be_written(redactor: ModuleType) -> None:
+    shown = redactor.redact({**unwritable(), "marker": MARKER})
+    json.dumps(shown, allow_nan=False).encode()
+    json.dumps(shown, ensure_ascii=False).encode()
+    assert shown["marker"] == MARKER
+    assert shown["raises"][0] == "<Evil>"
+    assert all(abs(each) < 2**63 for each in shown["large"] if isinstance(each, int))
+    assert SECRET not in str(shown)
+
+
+def test_a_long_text_is_cut_and_says_so(redactor: ModuleType) -> None:
+    shown = redactor.redact("x " * 3_000_000)
+    assert len(shown) < 250_000
+    assert shown.endswith("… [6000000 characters]")
 
 
 PLAIN_TEXT = 'return _text(f"?{text}")[1:] if key and _QUERY.search(key) else _text(text)'

@@ -87,7 +87,7 @@ def test_every_line_of_a_sampled_request_has_the_ids_of_its_span(watched: Watche
 
 @pytest.mark.sabotage
 def test_a_line_without_its_span_is_noticed(kinds: dict[str, Project], tmp_path: Path, collector: Collector) -> None:
-    sick = kinds["contrib"].variant(tmp_path / "sick", Body("logs:_add_ids", "return event"))
+    sick = kinds["contrib"].variant(tmp_path / "sick", Body("logs:_add_ids", "pass"))
     with watch(sick, tmp_path, collector) as watched, pytest.raises(AssertionError):
         has_the_ids_of_its_span(watched, "/watch/plain/a", "inside")
 

@@ -1,15 +1,17 @@
 """Writes one line per event to stdout: JSON for machines, columns for a person at a terminal.
 
-Every line of a request has its ids. One `Output` writes all lines; the access line of each request skips structlog's
-processors, because it has all its fields already.
+Every line of a request has its ids. A log call neither raises nor waits: one `Output` completes and redacts each event,
+whatever it contains, and the thread of a `Writer` writes the lines, so a reader that stops or leaves stops no request.
 """
 
-import asyncio
 import logging
 import sys
-from collections.abc import MutableMapping, Sequence
+import threading
+import traceback
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Annotated, Any, Literal, NoReturn
 
 import orjson
@@ -21,30 +23,21 @@ from pydantic import BeforeValidator
 from .redaction import redact
 from .room import Room
 from .settings import RoomSettings, part
-from .state import QUIET, Line, RequestContext, State, current, state_of
+from .state import QUIET, Metric, RequestContext, State, current, state_of
+from .threads import Writer
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-# Fields that the platform sets itself, so they contain no secret; redaction skips them.
-SAFE_FIELDS = {
-    "bytes",
-    "level",
-    "logger",
-    "method",
-    "ms",
-    "request_id",
-    "route",
-    "span_id",
-    "status",
-    "timestamp",
-    "trace_id",
-}
 ERROR_LEVELS = {"critical", "error"}
 # uvicorn logs them as errors: the first after each refused WebSocket handshake, the second when a client sends bytes.
 UNWANTED = {
     "ASGI callable returned without completing handshake.",
     "Invalid UTF-8 sequence received from client.",
 }
+METHODS = "critical", "debug", "error", "exception", "fatal", "info", "log", "msg", "warn", "warning"
+LEVELS = {"exception": "error", "fatal": "critical", "log": "error", "msg": "info", "warn": "warning"}
 JSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+# The fields of every record of the standard library; all others come from `extra`.
+RECORD_FIELDS = {*vars(logging.makeLogRecord({})), "asctime", "color_message", "message", "taskName"}
 
 
 class Settings(RoomSettings):
@@ -64,16 +57,14 @@ class Settings(RoomSettings):
         return logging.getLevelNamesMapping()[self.log_level]
 
 
-def _add_ids(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _add_ids(line: dict[str, Any]) -> None:
     if context := current.get():
-        event.setdefault("request_id", context.request_id)
-        event.setdefault("trace_id", context.trace_id)
+        line |= {"request_id": context.request_id, "trace_id": context.trace_id}
         if context.span_id:
-            event.setdefault("span_id", _current_span_id() or context.span_id)
+            line["span_id"] = _current_span_id() or context.span_id
     elif span_id := _current_span_id():
-        event.setdefault("trace_id", f"{trace.get_current_span().get_span_context().trace_id:032x}")
-        event.setdefault("span_id", span_id)
-    return event
+        trace_id = trace.get_current_span().get_span_context().trace_id
+        line |= {"trace_id": f"{trace_id:032x}", "span_id": span_id}
 
 
 def _current_span_id() -> str:
@@ -82,68 +73,123 @@ def _current_span_id() -> str:
     return f"{context.span_id:016x}" if context.is_valid else ""
 
 
-def _add_timestamp(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event["timestamp"] = datetime.now(UTC)
-    return event
-
-
-def _redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name, value in event.items():
-        if name not in SAFE_FIELDS:
-            event[name] = redact(value, name)
-    return event
-
-
 class Output:
-    """Passes each complete, redacted line to the listeners, renders it and writes it to stdout.
-
-    The lines of one event loop iteration are written by one system call.
+    """Completes and redacts each event, renders it, and passes it to stdout and to the listeners.
 
     Args:
         settings: Level and format.
-        listeners: Called with each line.
+        writer: Writes the lines.
+        state: Its error reporter gets each error, its listeners get each line, redacted.
     """
 
-    def __init__(self, settings: Settings, listeners: Sequence[Line]) -> None:
+    def __init__(self, settings: Settings, writer: Writer, state: State | None) -> None:
         self.level = settings.level
-        self.listeners = listeners
-        self.console = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()) if settings.console else None
-        self.flush_scheduled = False
+        self.writer = writer
+        self.state = state
+        colors = bool(sys.stdout and sys.stdout.isatty())
+        self.console = structlog.dev.ConsoleRenderer(colors=colors) if settings.console else None
+        own = {"exception_formatter": _format_own_frames} if settings.console else {}
+        self.format_exception = structlog.processors.ExceptionRenderer(**own)
 
-    def write(self, event: MutableMapping[str, Any]) -> None:
-        """Write a line."""
-        if self.console:
-            event["timestamp"] = event["timestamp"].astimezone().strftime("%H:%M:%S")
-        for listen in self.listeners:
-            listen(event)
-        if self.console:
-            line = f"{self.console(None, '', event)}\n".encode(errors="replace")
-        else:
-            line = orjson.dumps(event, default=str, option=JSON_OPTIONS)
-        sys.stdout.buffer.write(line)
+    def log(self, level: str, event: MutableMapping[str, Any]) -> None:
+        """Write an event, whatever it contains; never raises.
+
+        Args:
+            level: For example `info`.
+            event: What happened, as `event`, and its fields.
+        """
         try:
-            if not self.flush_scheduled:
-                asyncio.get_running_loop().call_soon(self._flush)
-                self.flush_scheduled = True
-        except RuntimeError:  # no event loop: a thread, or a command
-            sys.stdout.buffer.flush()
+            structlog.contextvars.merge_contextvars(None, level, event)
+            if self.state and self.state.errors and level in ERROR_LEVELS:
+                self.state.errors.logged({**event, "level": level})
+            self._complete(level, redact(self.format_exception(None, level, {"event": event.get("event"), **event})))
+        except Exception as error:
+            self._complete(level, {"event": "a log line could not be written", "error": type(error).__name__})
 
-    def _flush(self) -> None:
-        self.flush_scheduled = False
-        sys.stdout.buffer.flush()
+    def _complete(self, level: str, line: dict[str, Any]) -> None:
+        line |= {"level": level, "timestamp": datetime.now(UTC)}
+        _add_ids(line)
+        self.write(line)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a complete, redacted line."""
+        if self.console:
+            line["timestamp"] = line["timestamp"].astimezone().strftime("%H:%M:%S")
+            self.writer.put(f"{self.console(None, '', _for_people(line))}\n".encode())
+        else:
+            self.writer.put(orjson.dumps(line, option=JSON_OPTIONS))
+        for listen in self.state.lines if self.state else ():
+            with suppress(Exception):
+                listen(line)
 
     def process(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> NoReturn:
-        """Write a line: the last processor of structlog."""
-        self.write(event)
+        """Write an event of structlog: its only processor."""
+        self.log(method, event)
         raise structlog.DropEvent
+
+    def logger_class(self) -> type[Any]:
+        """The class of structlog's loggers, with methods that do not raise if they are called with wrong arguments."""
+        base = structlog.make_filtering_bound_logger(self.level)
+        methods: dict[str, Callable[..., Any]] = {}
+        for name in METHODS:
+            log = methods[name] = self._safe(getattr(base, name), name)
+            methods[f"a{name}"] = _as_coroutine(log)  # structlog's own would use a thread; this does not block
+        return type("Logger", (base,), methods)
+
+    def _safe(self, method: Callable[..., Any], name: str) -> Callable[..., None]:
+        def log(logger: Any, /, *args: Any, **fields: Any) -> None:
+            try:
+                method(logger, *args, **fields)
+            except Exception as error:
+                text = next(iter(args[name == "log" :]), "")
+                context = {"exc_info": name == "exception", **structlog.get_context(logger), **fields}
+                self.log(LEVELS.get(name, name), {**context, "event": text, "log_error": type(error).__name__})
+
+        return log
+
+
+def _as_coroutine(call: Callable[..., None]) -> Callable[..., Any]:
+    async def log(*args: Any, **fields: Any) -> None:
+        call(*args, **fields)
+
+    return log
+
+
+def _for_people(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with one id, and of a request first what matters most."""
+    dropped = {"span_id", "trace_id"} if "request_id" in line else {"span_id"}
+    shown = {name: value for name, value in line.items() if name not in dropped}
+    if line["event"] == "request" and "route" in line:
+        method, path, status, ms, _ = (shown.pop(name) for name in ("method", "path", "status", "ms", "route"))
+        shown["event"] = f"{method} {path if path.isprintable() else ascii(path)} {status} {ms} ms"
+    return shown
+
+
+def _format_own_frames(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:
+    """Format an exception without the frames of installed packages."""
+    described = traceback.TracebackException(*exc_info)
+    errors = [described]
+    for error in errors:
+        error.stack[:] = [frame for frame in error.stack if "site-packages" not in frame.filename] or error.stack
+        errors += filter(None, (error.__cause__, error.__context__, *(error.exceptions or ())))
+    return "".join(described.format()).rstrip()
 
 
 class _Handler(logging.Handler):
-    """Sends the standard library's records through structlog's processors, the last of which writes them."""
+    """Passes the records of the standard library to the output."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self.output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(structlog.DropEvent):
-            self.format(record)
+        event = {name: value for name, value in vars(record).items() if name not in RECORD_FIELDS}
+        event |= {"logger": record.name, "exc_info": record.exc_info}
+        try:
+            event["event"] = record.getMessage()
+        except Exception as error:  # the arguments do not fit; nobody knows which of them are secret
+            event |= {"event": record.msg, "log_error": type(error).__name__}
+        self.output.log(record.levelname.lower(), event)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
@@ -151,9 +197,11 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
-    """Send the records of structlog and of the standard library through the same processors."""
+    """Send the records of structlog and of the standard library through the same output."""
     state = state_of(app)
-    state.own[Output] = configure(part(settings, Settings), state)
+    output = state.own[Output] = configure(part(settings, Settings), state)
+    about = "log.lines.dropped", "{line}", "Log lines that were lost because stdout was not read, or closed."
+    state.metrics.append(Metric(*about, lambda: [(output.writer.dropped, {})], "counter"))
 
 
 def configure(settings: Settings, state: State | None = None) -> Output:
@@ -163,32 +211,51 @@ def configure(settings: Settings, state: State | None = None) -> Output:
         settings: Level and format.
         state: Its error reporter gets each error, its listeners get each line, redacted.
     """
-    output = Output(settings, state.lines if state else ())
-    shared: list[structlog.typing.Processor] = [_add_ids, structlog.processors.add_log_level, _add_timestamp]
-
-    def report(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if state and state.errors and event["level"] in ERROR_LEVELS:
-            state.errors.logged(event)
-        return event
-
-    last: list[structlog.typing.Processor] = [report, structlog.processors.format_exc_info, _redact, output.process]
+    root = logging.getLogger()
+    writers = [handler.output.writer for handler in root.handlers if isinstance(handler, _Handler)]
+    output = Output(settings, writers[0] if writers else Writer(_report_lost), state)
     structlog.configure(
-        processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
+        processors=[output.process],
+        wrapper_class=output.logger_class(),
+        logger_factory=structlog.ReturnLoggerFactory(),  # the default one needs an open stdout
         cache_logger_on_first_use=True,
     )
-    handler = _Handler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=settings.level, force=True)
+    logging.basicConfig(handlers=[_Handler(output)], level=settings.level, force=True)
     # the room `server` logs start and stop itself
     logging.getLogger("uvicorn.error").setLevel(max(settings.level, logging.WARNING))
     logging.getLogger("uvicorn.error").addFilter(_is_wanted)
+    logging.raiseExceptions = False  # it would print the arguments of a wrong call to stderr, with their secrets
+    logging.captureWarnings(settings.environment != "test")  # where pytest collects them
+    _log_uncaught()
     return output
+
+
+def _report_lost(count: int) -> None:
+    structlog.get_logger("logs").warning("log lines were lost", count=count)
+
+
+def _log_uncaught() -> None:
+    """Log exceptions that nothing catches, which Python prints unredacted; keep hooks that others have set."""
+
+    def log(text: str, kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+        structlog.get_logger("uncaught").critical(text, exc_info=(kind, error or kind(), where))
+
+    def in_main(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+        if issubclass(kind, Exception):
+            log("uncaught exception", kind, error, where)
+        else:
+            sys.__excepthook__(kind, error, where)  # Ctrl-C
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            log("uncaught exception in a thread", args.exc_type, args.exc_value, args.exc_traceback)
+
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = in_main
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lambda args: log("ignored exception", args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def finish(context: RequestContext) -> None:
@@ -198,11 +265,11 @@ def finish(context: RequestContext) -> None:
         structlog.get_logger("errors").error("unhandled error", exc_info=context.error)
     if output.level > (logging.DEBUG if path in QUIET else logging.INFO):
         return
-    event = {
+    line = {
         "timestamp": datetime.now(UTC),
         "level": "debug" if path in QUIET else "info",
         "event": "request",
-        "method": context.scope.get("method", "WEBSOCKET"),
+        "method": context.method,
         "path": path if path == route else redact(path[:256]),  # a template has no data of the client
         "route": route,
         "status": context.status,
@@ -212,8 +279,10 @@ def finish(context: RequestContext) -> None:
         "trace_id": context.trace_id,
     }
     if context.span_id:
-        event["span_id"] = context.span_id
-    output.write(event)
+        line["span_id"] = context.span_id
+    if bound := structlog.contextvars.get_contextvars():
+        line = redact(bound) | line
+    output.write(line)
 
 
 ROOM = Room(settings=Settings, install=install, finish=finish, required=True)

@@ -6,65 +6,124 @@ has to be rotated. Patterns start at a boundary and do not backtrack, so the tim
 
 import datetime
 import decimal
+import html
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
 HIDDEN = "[redacted]"
 _MAX_DEPTH = 20
 _MAX_VALUES = 50_000  # per structure; the rest is omitted
-_SAFE_TYPES = (bool, type(None), datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
-_NUMBERS = (decimal.Decimal, float, int)
+_MAX_CHARACTERS = 200_000  # per text; the rest is omitted
+_MAX_BRACKETS = 5_000  # characters that are searched for the closing bracket
+_HARMLESS = (datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
+_MAX_INTEGER = 2**63 - 1  # JSON writers and OTLP take no larger one
+# Names of secrets, in snake case: anywhere in a name, and only at its end.
 _KEY = re.compile(
-    r"access[_-]?key|account[_-]?key|api[_-]?key|authorization|connection[_-]?string|cookie|credential|[cx]srf|dsn$"
-    r"|encryption[_-]?key|jwt|master[_-]?key|pass(?:code|phrase|wd|word)|private[_-]?key|pwd|secret"
-    r"|session(?:[_-]?id)?$|signature|signing[_-]?key|token"
-    r"|(?<![a-z])(?:auth|bearer|cvc|cvv|otp|pass|pin|sid|sig|ssn)$",
-    re.I,
+    r"assertion|authorization|connection_?string|cookie|credential|[cx]srf|input_value|jwt|mnemonic|pass_?(?:code|phrase|wd|wor[dt])"
+    r"|pass_?key|pwd|secret|seed_?phrase|signature|token(?!iz)"
+    r"|(?:access|account|admin|api|app|auth|(?:de|en)?crypt\w*|deploy|hmac|master|private|service|shared|signing|ssh"
+    r"|storage|subscription|webhook)_?keys?(?:_|$)"
+    r"|(?:auth\w*|backup|card|mfa|one_?time|pin|recovery|security|[th]?otp|verification|2fa)_?(?:code|number|value)s?$"
+    r"|(?:^|_)(?:auth|bearer|c[vs][cv]2?|dsn|[th]?otp|pass|pin|psw|pswd?|pw|sid|sig|ssn)(?:_?(?:hash|text|value))?$"
+    r"|(?:admin|db|login|mail|my|proxy|root|smtp|user)pass$|dsn$|(?:^|_|asp|j|php)sess_?id$|session(?:_?(?:data|id|key))?$"
 )
-_TOKEN_COUNT = re.compile(r"(?:completion|input|max|min|num|output|prompt|total)[_-]?tokens$", re.I)
+_TOKEN_COUNT = re.compile(
+    r"(?:completion|input|max|min|num|output|prompt|total)_tokens$|tokens?_(?:count|limit|total|type|used)$"
+)
+_WORD = re.compile(r"(?<=[a-z\d])(?=[A-Z])|[\W_]+")  # what begins a word of a name in camel, kebab or snake case
+_SECOND_WORDS = {"code", "hash", "key", "keys", "number", "phrase", "value"}
 _NAME = re.compile(r"[\w.-]{1,100}")
 _HEADERS = re.compile(r"authorization|cookie", re.I)  # headers whose value may contain blanks
 _QUERY = re.compile(r"(?<![a-z])query(?:[_-]?string)?$", re.I)
+# Tokens that are known by how they begin, by vendor.
+_TOKENS = {
+    "age": r"AGE-SECRET-KEY-\w++",
+    "Atlassian": r"ATATT3[\w=-]{16,}+",
+    "AWS": r"(?-i:A[KS]IA[A-Z0-9]{12,}+)",
+    "Databricks": r"dapi[0-9a-f]{32}",
+    "DigitalOcean": r"do[opr]_v1_\w{16,}+",
+    "Docker": r"dckr_\w{3,4}_[\w-]{16,}+",
+    "GitHub": r"gh[opsur]_\w{16,}+|github_pat_\w{16,}+",
+    "GitLab": r"gl[a-z]{2,5}-[\w.-]{12,}+",
+    "Google": r"(?-i:AIza[\w-]{20,}+)|ya29\.[\w.-]{16,}+|GOCSPX-[\w-]{16,}+",
+    "Grafana": r"gls[ar]_\w{16,}+",
+    "Hugging Face": r"(?:hf|api_org)_[a-z0-9]{16,}+",
+    "JSON Web Token": r"eyJ[\w-]{5,}+\.[\w.-]++",
+    "Mailgun": r"key-[0-9a-f]{32}",
+    "npm": r"npm_\w{20,}+",
+    "PyPI": r"pypi-[\w-]{16,}+",
+    "SendGrid": r"SG\.[\w-]{16,}+\.[\w-]{16,}+",
+    "Sentry": r"sntry[su]_[\w=+/-]{16,}+",
+    "Shopify": r"shp(?:at|ca|pa|ss)_[0-9a-f]{32}",
+    "Slack": r"x(?:ox[a-z]|app)-[\w-]{8,}+",
+    "Stripe, OpenAI, Anthropic": r"[prs]k[_-][\w-]{12,}+|whsec_\w{16,}+",
+    "Telegram": r"\d{8,10}:AA[\w-]{32,}+",
+    "Twilio": r"(?-i:SK[0-9a-f]{32})",
+    "Vault, OpenBao": r"hv[brs]\.[\w-]{8,}+|[brs]\.(?=[a-z]{0,23}\d)[a-z\d]{24}(?:\.[a-z\d]{6})?(?![\w.-])",
+}
+_CARD = r"(?:[3-6]\d{3}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))(?:[ .\u00a0-]?\d{2,4}){3,5}"
+_CARD_NUMBER = re.compile(_CARD)
+_QUOTE = r"""[bfru@$]{0,2}\\{0,8}["'`\u201c\u2018\u00ab]"""
 _FORMS = re.compile(
     r"(?<!\w)(?:"
-    # credentials in a URL, including a password that was not encoded and contains a slash
+    # credentials in a URL, also with a password that was not encoded
     r"(?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)"
-    r"(?:[^\s/?#@:\"'<>]*+:(?!\d{1,5}(?:[\s/?#\"'<>]|$))[^\s\"'<>]{0,256}@|[^\s/?#\"'<>]*@)"
+    r"(?:[^\s/?#@:\"'<>]*+:(?!\d{1,5}(?:[\s/?#\"'<>,;)\]}]|$))(?:[^\s\"'<>]{0,256}|[^\r\n@]{0,256})@|[^\s/?#\"'<>]*@)"
+    r"|(?P<hook>https://(?:hooks\.slack\.com|(?:canary\.|ptb\.)?discord(?:app)?\.com/api/webhooks|[\w-]++\.webhook\.office"
+    r"\.com)/)[\w/@=-]++"
     r"|(?P<query>(?<=[?&#])[\w.~%\[\]-]++=)[^\s&#\"'<>]++"
-    r"|(?P<pem>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[\s\S]*?(?=-----END|\Z)"
+    r"|(?P<pem>-{4,5} ?BEGIN [A-Z\d ]{0,30}PRIVATE KEY(?: BLOCK)? ?-{4,5})[\s\S]*?(?=-----END|---- END|\Z)"
     r"|(?P<scheme>(?<![\w-])(?:basic|bearer|digest|negotiate)\s{1,3})[\w.~+/=:-]{6,}+"
-    # JWT, Vault and OpenBao, GitHub, GitLab, Slack, Stripe and OpenAI, AWS, Google, npm, PyPI, age
-    r"|(?P<token>(?<!-)(?=[abeghnprsx])(?:eyJ[\w-]{5,}+\.[\w.-]++|hv[brs]\.[\w-]{8,}+"
-    r"|[brs]\.(?=[a-z]{0,23}\d)[a-z\d]{24}(?:\.[a-z\d]{6})?(?![\w.-])|gh[opsu]_\w{16,}+"
-    r"|github_pat_\w{16,}+|glpat-[\w-]{12,}+|xox[a-z]-[\w-]{8,}+"
-    r"|[prs]k[_-][\w-]{12,}+|(?-i:A[KS]IA[A-Z0-9]{12,}+|AIza[\w-]{20,}+)"
-    r"|npm_\w{20,}+|pypi-[\w-]{16,}+|AGE-SECRET-KEY-\w++))"
+    rf"|(?P<token>(?<!-)(?=[abdeghknprswxy\d])(?:{'|'.join(_TOKENS.values())}))"
     r"|(?P<login>(?<![\w.+-])[\w.+-]++:[^\s/@:\"'<>]{1,256}+(?=@[\w\[]))"
     r"|(?P<mail>(?<![\w.+%-])[\w.+%-]++@(?:[\w-]++\.)+[a-z][\w-]++)"
-    r"|(?P<card>(?<![\w.-])[3-6]\d{3}(?:[ -]?\d{2,4}){3,5}(?!\w|[.-]\d))"
-    # the key and separator of a pair: `password=`, `"token": "`, `('pin', '`, `--api-key `, `<pin>`
-    r"|(?P<key>(?<![\w.-])[\w.-]++)(?:\\{0,8}[\"')\]]{0,3}\s{0,3}(?:=>|[=:>]|,(?=\s?b?[\"']))\s{0,3})"
-    r"|(?P<option>(?<![.\]-])--[\w-]++\s{1,3}))",
+    rf"|(?P<card>(?<![\w.-]){_CARD}(?!\w|[.-]\d))"
+    # errors of libraries that contain a header, a row or the parameters of a statement
+    rf"|(?P<phrase>header (?:line|value)\W{{1,3}}?(?=(?:bytearray\()?{_QUOTE})|failing row contains (?=\()"
+    r"|(?<=\[)parameters: )"
+    # an element: its attributes, and its text
+    r"|(?<=[<:])(?P<tag>[\w.-]++)(?=[\s>])"
+    # the key and separator of a pair: `password=`, `"token": "`, `('pin', '`, `name: pin, value: `, `pin is '`
+    r"|(?P<key>(?<![\w.-])[\w.-]++)"
+    r"(?:\[\d{0,6}\])?\\{0,8}[\"'`*\u201d\u2019\u00bb)\]]{0,3}(?:"
+    rf"\((?={_QUOTE})|\t|(?:\r?\n){{2}}|\s{{0,64}}+(?:"
+    r":\s?(?:bytes|secretstr|str|string)(?:\s\|\snone)?\s{0,3}=|[=:~!\uff1a\uff1d]{1,3}>?|[-=]?>|\u2192|\|"
+    rf"|\([^()\r\n\"']{{0,30}}\)\s?[=:]|[,;]?\s{{0,64}}\\{{0,8}}[\"']?value\\{{0,8}}[\"']?\s{{0,3}}[=:]|,(?=\s?{_QUOTE})"
+    rf"|(?<=\s)(?:(?:as|by|equals|i?like|in|is|not|set|to|value|was)\s{{1,3}}){{0,3}}(?=\(?{_QUOTE})"
+    r"|(?<=\s)(?:is|was)\s(?=[^\s\d]{0,64}\d)))\s{0,64}+"
+    r"|(?P<user>(?<!\S)(?:-u|--(?:proxy-)?user)[ =][^\s:]++:)\S++"
+    r"|(?P<option>(?<![.\]\w-])--?[a-z][\w-]++\s{1,3}))",
     re.I,
 )
 # Not `(…)*+`: in Python before 3.11.5 a possessive group matches too much (cpython issues 100061 and 106052).
 _VALUE = re.compile(
     r"\[redacted\]"
-    r"|(?P<escaped>[bru]{0,2}+\\++[\"'])[^\\\"']*+"
-    r"|(?P<double>[bru]{0,2}+\")(?:[^\"\\]++|\\.)*"
-    r"|(?P<single>[bru]{0,2}+')(?:[^'\\]++|\\.)*"
-    r"|[\[({][^\r\n]*+"
+    r"|(?P<escaped>[bfru@$]{0,2}+(?P<mark>\\++[\"']))(?:(?!(?<!\\)(?P=mark)).)*"
+    r"|(?P<double>[bfru@$]{0,2}+\")(?:[^\"\\]++|\\.|\"\")*"
+    r"|(?P<single>[bfru@$]{0,2}+')(?:[^'\\]++|\\.|'')*"
+    r"|(?P<other>[`\u201c\u2018\u00ab])[^`\u201d\u2019\u00bb]*+"
+    r"|[|>][+-]?[ \t]*+\r?\n(?:[ \t]++[^\r\n]*+(?:\r?\n)?)+"  # a block of YAML
     r"|(?:basic|bearer|digest|negotiate|token)\s{1,3}[^\s\"<>]++"
-    r"|[^\s&\"'<>][^\s&\"<>]*+",
+    r"|[^\s&\"'<>;][^&\"'<>;\r\n]{0,256}(?=;)"  # connection strings may contain blanks
+    r"|(?![\w.]{0,100}(?-i:Error|Exception)\b)[^\s&\"'<>][^\s&\"<>]*+",
     re.I | re.S,
 )
+_BRACKETED = re.compile(r"(?!\[redacted\])(?:[\w.]{0,100}[\[({])")
+_BRACKET = re.compile(r"\\.|[\[({\])}\"']", re.S)
+_LINE = re.compile(r"[^\r\n]+")
 _REST_OF_LINE = re.compile(r"[^\"'\r\n][^\r\n]*+")
+_ELEMENT = re.compile(r"(?P<attributes>[^<>]*+>)(?:<!\[CDATA\[)?[^<]+")
+_ENCODED_BLANK = re.compile("%(?=20|0[9ad])", re.I)
+_ESCAPED = re.compile(r"\\{1,8}(?:u00|x)([2-7][0-9a-f])", re.I)
+_MAY_BE_ENCODED = re.compile(r"[%&\\]").search
+_ENCODED = re.compile(r"(?<!\S)\S*?(?:%[0-9a-f]{2}|&[#a-z]|\\[ux])\S*+", re.I)
 
 
 def redact(value: Any, key: str = "") -> Any:
@@ -78,32 +137,42 @@ def redact(value: Any, key: str = "") -> Any:
 
 
 class _Copy:
-    """Copies one structure, which may be huge, or contain itself."""
+    """Copies one structure, which may be huge, contain itself, or have methods that raise."""
 
     def __init__(self) -> None:
         self.left = _MAX_VALUES
 
     def of(self, value: Any, key: str, depth: int) -> Any:
         self.left -= 1
-        if isinstance(value, _SAFE_TYPES):
+        if value is None or isinstance(value, bool):
             return value
         if depth > _MAX_DEPTH or self.left < 0 or (key and is_secret_name(key)):
             return HIDDEN
-        if isinstance(value, _NUMBERS):
-            return value
+        try:
+            return self.copy(value, key, depth)
+        except Exception:  # a value that cannot be read must not break the log line
+            return f"<{type(value).__name__}>"
+
+    def copy(self, value: Any, key: str, depth: int) -> Any:
         if isinstance(value, Enum):
             return self.of(value.value, key, depth)
         if isinstance(value, str):
             return self.text(value, key, depth)
+        if isinstance(value, decimal.Decimal | float | int):
+            return _number(value)
+        if isinstance(value, _HARMLESS):
+            return str(value)
         if isinstance(value, bytes | bytearray | memoryview):
             return self.text(bytes(value).decode(errors="replace"), key, depth)
         if isinstance(value, Mapping):
+            named = str(value.get("name") or value.get("key") or "")  # the key of its `value`, as in a list of headers
             return {
-                _text(_name(name)): self.of(item, _name(name), depth + 1) for name, item in self.limited(value.items())
+                _text(name): self.of(item, named or name if name == "value" else name, depth + 1)
+                for name, item in ((_name(name), item) for name, item in self.limited(value.items()))
             }
         if isinstance(value, list | tuple | set | frozenset):
             return self.sequence(value, depth + 1)
-        return self.text(_to_text(value), key, depth)
+        return self.text(repr(value) if isinstance(value, BaseException) else str(value), key, depth)
 
     def limited(self, items: Iterable[Any]) -> Iterable[Any]:
         return (item for item, _ in zip(items, range(max(self.left, 0) + 1), strict=False))
@@ -119,6 +188,8 @@ class _Copy:
         return found
 
     def text(self, text: str, key: str, depth: int) -> str:
+        if len(text) > _MAX_CHARACTERS:  # a secret at the cut would not be recognized, so the last 1,000 go, too
+            return f"{_text(text[:_MAX_CHARACTERS])[:-1000]}… [{len(text)} characters]"
         if text[:1] in ("{", "["):
             try:
                 parsed = orjson.loads(text)
@@ -139,22 +210,37 @@ def is_secret_name(key: str) -> bool:
 
 @lru_cache(1024)
 def _is_secret_name(key: str) -> bool:
-    return bool(_KEY.search(key)) and not _TOKEN_COUNT.search(key)
+    words = _WORD.sub("_", key).strip("_").lower()
+    return bool(_KEY.search(words)) and not _TOKEN_COUNT.search(words)
 
 
 def _name(name: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
-def _to_text(value: Any) -> str:
-    try:
-        return repr(value) if isinstance(value, BaseException) else str(value)
-    except Exception:  # a value without a working __str__ must not break the log line
-        return f"<{type(value).__name__}>"
+def _number(value: decimal.Decimal | float) -> Any:
+    if isinstance(value, decimal.Decimal) or not -_MAX_INTEGER <= value <= _MAX_INTEGER:  # infinite or NaN, too
+        return str(value)
+    return HIDDEN if value > 1e12 and _CARD_NUMBER.fullmatch(digits := f"{value:.0f}") and _luhn(digits) else value
 
 
-def _text(text: str) -> str:
-    """Redact a text: each known form, and each value whose key is the name of a secret."""
+def _text(text: str, decoded: int = 0) -> str:
+    """Redact a text, also if it is encoded for a URL, HTML or JSON, perhaps several times."""
+    if not text.isascii():
+        text = text.encode(errors="replace").decode()  # half of a surrogate pair
+    shown = _redact(text)
+
+    def decode(found: re.Match[str]) -> str:
+        plain = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), found[0])
+        plain = html.unescape(unquote(_ENCODED_BLANK.sub("%25", plain)))
+        clean = _text(plain, decoded + 1) if plain != found[0] else plain
+        return found[0] if clean == plain else clean
+
+    return _ENCODED.sub(decode, shown) if decoded < 3 and _MAY_BE_ENCODED(shown) else shown
+
+
+def _redact(text: str) -> str:
+    """Redact each known form, and each value whose key is the name of a secret."""
     found = _FORMS.search(text)
     if not found:
         return text
@@ -163,23 +249,74 @@ def _text(text: str) -> str:
         parts.append(text[done : found.start()])
         done = found.end()
         kind = found.lastgroup or ""
-        if kind in ("key", "option"):
-            parts.append(found[0])
-            if is_secret_name(found[kind]) and (value := _value(found, text)):
-                parts += [value[value.lastgroup] if value.lastgroup else "", HIDDEN]
-                done = value.end()
+        if kind in ("key", "option", "phrase", "tag"):
+            secret = kind == "phrase" or is_secret_name(_full_name(kind, found, text))
+            if secret and (value := _value(kind, found, text)):
+                parts += [found[0], value[0], HIDDEN]
+                done = value[1]
+            else:
+                done = found.end(kind)
+                parts.append(text[found.start() : done])
         elif kind == "card":
             parts.append(HIDDEN if _luhn(found[0]) else found[0])
         else:
-            visible = found[kind] if kind in ("pem", "query", "scheme", "url") else ""
+            visible = found[kind] if kind in ("hook", "pem", "query", "scheme", "url", "user") else ""
             parts += [visible, HIDDEN, "@" if kind == "url" else ""]
         found = _FORMS.search(text, done)
     return "".join([*parts, text[done:]])
 
 
-def _value(found: re.Match[str], text: str) -> re.Match[str] | None:
-    key = found["key"] or ""
-    return (_HEADERS.search(key) and _REST_OF_LINE.match(text, found.end())) or _VALUE.match(text, found.end())
+def _full_name(kind: str, found: re.Match[str], text: str) -> str:
+    """The name of a value, which may be two words, as in `API key: …`."""
+    start, name = found.start(kind), found[kind]
+    if name.lower() not in _SECOND_WORDS or text[start - 1 : start] != " ":
+        return name
+    return f"{text[max(start - 21, 0) : start - 1].rpartition(' ')[2]} {name}"
+
+
+def _value(kind: str, found: re.Match[str], text: str) -> tuple[str, int] | None:
+    """What is shown of the value after a key, such as its quotation mark, and where the value ends."""
+    start = found.end()
+    if kind == "tag":
+        element = _ELEMENT.match(text, start)
+        return (element["attributes"], element.end()) if element else None
+    if kind == "key" and _HEADERS.search(found["key"]) and (line := _REST_OF_LINE.match(text, start)):
+        return "", line.end()
+    if opened := _BRACKETED.match(text, start):
+        return "", _end_of_brackets(text, opened.end() - 1)
+    if not (value := _VALUE.match(text, start)):
+        return None
+    return next(filter(None, value.group("escaped", "double", "single", "other")), ""), value.end()
+
+
+def _end_of_brackets(text: str, start: int) -> int:
+    """Where a value in brackets ends; without a closing bracket, with the last line that is indented further."""
+    depth, quote = 0, ""
+    for token in _BRACKET.finditer(text, start, start + _MAX_BRACKETS):
+        char = token[0]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in "[({":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                break
+        elif char in "])}":
+            depth -= 1
+            if not depth:
+                return token.end()
+    indent = _indent(text[text.rfind("\n", 0, start) + 1 : start])
+    end = start
+    for line in _LINE.finditer(text, start):
+        if end > start and _indent(line[0]) <= indent:
+            break
+        end = line.end()
+    return end
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _luhn(text: str) -> bool:

@@ -69,8 +69,9 @@ def _plain(value: Any) -> Any:
 
 def _context(line: Mapping[str, Any]) -> Context | None:
     """The access line is written after the span has ended, so its ids come from the line."""
-    if "span_id" not in line or "trace_id" not in line:
+    try:
+        ids = int(line["trace_id"], 16), int(line["span_id"], 16)
+    except (KeyError, TypeError, ValueError):  # none, or a field of the caller with that name
         return None
-    ids = int(line["trace_id"], 16), int(line["span_id"], 16)
     flags = TraceFlags(TraceFlags.SAMPLED)
     return set_span_in_context(NonRecordingSpan(SpanContext(*ids, is_remote=False, trace_flags=flags)))
