@@ -1,6 +1,7 @@
 """`/__dev__` shows a developer the last requests with traces, SQL, logs and errors; elsewhere it does not exist."""
 
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.pages import faults
 from tests.plant import Feature
 from tests.projects import ROOT, Project, Service
-from tests.sabotage import Body, Sabotage
+from tests.sabotage import Body, Line, Sabotage
 from tests.service.conftest import migrated
 
 pytestmark = pytest.mark.servers
 PATHS = {"/__dev__": "GET", "/__dev__/data": "GET", "/__dev__/report": "GET", "/__dev__/error": "POST"}
+DEV_HTML = "src/my_service/platform/dev.html"
 ROUTE = '''"""A route that tells secrets."""
 
 import structlog
@@ -26,8 +28,8 @@ router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
 
 
 @router.get("")
-async def tell(q: str = "") -> dict[str, str]:
-    structlog.get_logger("told").info("harmless marker", password="hunter2", said="token=hunter2")
+async def tell(q: str = "", size: int = 0) -> dict[str, str]:
+    structlog.get_logger("told").info("harmless marker", password="hunter2", said="token=hunter2", pad="x " * size)
     return {}
 '''
 
@@ -78,8 +80,8 @@ def shows_what_happened(browser: Browser, service: Service, seconds: float = 20)
         assert "SELECT items.id" in called.locator(".sql").last.inner_text()
         page.get_by_role("button", name="Raise an error").click()
         raised = page.locator("details", has_text="/__dev__/error").first
-        raised.locator("summary").click()
-        trace = raised.locator("pre", has_text="Traceback").inner_text()
+        raised.locator("summary").first.click()
+        trace = raised.locator("pre", has_text="Traceback").text_content() or ""
         assert trace.rstrip().endswith("RequestedError: requested at /__dev__")
         assert page.locator("summary").first.inner_text().split()[:3] == ["500", "POST", "/__dev__/error"]
         assert called.get_attribute("open") is not None  # looking again does not close what one reads
@@ -189,6 +191,77 @@ def test_it_keeps_a_hundred_requests_and_not_its_own(service: Service) -> None:
     assert "/v1/nothing/129" in service.log
     assert "/__dev__/data" not in service.log
     assert [each["path"] for each in requests(service)] == [f"/v1/nothing/{number}" for number in range(129, 29, -1)]
+
+
+def keeps_little_of_one_trace(service: Service) -> None:
+    """A client may send one `traceparent` with each request: W3C Trace Context forbids nothing of the kind."""
+    trace_id = secrets.token_hex(16)
+    headers = {"traceparent": f"00-{trace_id}-{'1' * 16}-01"}
+    for _ in range(260):
+        assert service.client.get("/v1/secrets", params={"size": 20_000}, headers=headers).status_code == 200
+    service.client.get("/v1/items")
+    record = service.client.get("/__dev__/data", params={"trace": trace_id}).json()
+    assert record["status"] == 200
+    assert 1 <= len(record["lines"]) <= 200
+    assert 1 <= len(record["spans"]) <= 200
+    assert max(len(line["pad"]) for line in record["lines"]) <= 16_001
+
+
+def test_it_keeps_a_bounded_part_of_one_trace(service: Service) -> None:
+    keeps_little_of_one_trace(service)
+
+
+@pytest.mark.sabotage
+@pytest.mark.parametrize(
+    "sabotage",
+    [Body("dev:_add", "parts.append(part)"), Body("dev:_cut", "return {name: str(fields[name]) for name in fields}")],
+    ids=["parts", "characters"],
+)
+def test_a_page_that_keeps_all_of_one_trace_is_noticed(telling: Project, tmp_path: Path, sabotage: Sabotage) -> None:
+    with served(telling.variant(tmp_path / "sick", sabotage), tmp_path) as service, pytest.raises(AssertionError):
+        keeps_little_of_one_trace(service)
+
+
+def fits_a_phone(browser: Browser, service: Service) -> None:
+    service.client.get("/v1/items")
+    service.client.post("/__dev__/error")
+    with opened(browser, service) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        for path in ("/v1/items", "/__dev__/error"):
+            page.locator("details", has_text=path).first.locator("summary").first.click()
+        page.locator("details[open] .span svg").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        bars = [bar.bounding_box() for bar in page.locator("details[open] .span svg").all()]
+        assert bars
+        assert all(bar and bar["x"] >= 0 and bar["width"] >= 60 and bar["x"] + bar["width"] <= 390 for bar in bars)
+        raised = page.locator("details", has_text="/__dev__/error").first
+        trace = raised.locator("pre", has_text="Traceback")
+        assert not trace.is_visible()
+        raised.locator("summary", has_text="RequestedError").click()
+        trace.wait_for()
+
+
+def test_the_page_fits_a_phone_and_folds_tracebacks(browser: Browser, service: Service) -> None:
+    fits_a_phone(browser, service)
+
+
+@pytest.mark.sabotage
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        Line(DEV_HTML, ".span .name {", ".span .name { flex: 0 0 30rem }"),
+        Line(DEV_HTML, "return exception ?", 'return [line, make("pre", "", exception || "")];'),
+    ],
+    ids=["wide", "unfolded"],
+)
+def test_a_page_that_leaves_the_screen_is_noticed(
+    telling: Project, browser: Browser, tmp_path: Path, sabotage: Sabotage
+) -> None:
+    with (
+        served(telling.variant(tmp_path / "sick", sabotage), tmp_path) as service,
+        pytest.raises((AssertionError, PlaywrightTimeout)),
+    ):
+        fits_a_phone(browser, service)
 
 
 def test_no_text_of_a_client_becomes_markup(browser: Browser, service: Service) -> None:

@@ -19,6 +19,8 @@ from .settings import RoomSettings
 from .state import QUIET, state_of
 
 MAX_REQUESTS = 100
+MAX_PARTS = 200  # lines, and spans, of one trace id: a client may send the same one again and again
+MAX_CHARACTERS = 16_000  # of one line, or span
 HIDDEN_PATHS = {*QUIET, "/__dev__", "/__dev__/report"}  # the page's own requests
 PAGE = Path(__file__).with_name("dev.html")
 CSP = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; frame-ancestors 'none'"
@@ -47,13 +49,13 @@ class Recorder:
         if line.get("logger") is None and line.get("event") == "request":
             record.update({key: line.get(key) for key in ("method", "path", "route", "status", "ms", "request_id")})
         else:
-            record["lines"].append({key: str(value) for key, value in line.items() if not key.endswith("_id")})
+            _add(record["lines"], _cut({key: value for key, value in line.items() if not key.endswith("_id")}))
 
     def export(self, spans: Sequence[Any]) -> None:
         """Add ended spans: with this method it is an OpenTelemetry exporter, as far as `telemetry` needs one."""
         for span in spans:
-            attributes = dict(span.attributes or {})
-            self._record(f"{span.context.trace_id:032x}")["spans"].append(
+            _add(
+                self._record(f"{span.context.trace_id:032x}")["spans"],
                 {
                     "id": f"{span.context.span_id:016x}",
                     "parent": f"{span.parent.span_id:016x}" if span.parent else "",
@@ -62,8 +64,8 @@ class Recorder:
                     "start": span.start_time / 1e6,  # ms
                     "ms": (span.end_time - span.start_time) / 1e6,
                     "failed": span.status.status_code.name == "ERROR",
-                    "attributes": {key: str(value) for key, value in attributes.items()},
-                }
+                    "attributes": _cut(span.attributes or {}),
+                },
             )
 
     def shutdown(self) -> None:
@@ -80,6 +82,23 @@ class Recorder:
     def requests(self) -> list[dict[str, Any]]:
         """The completed requests, newest first."""
         return [record for record in reversed(self.records.values()) if "status" in record][:MAX_REQUESTS]
+
+
+def _add(parts: list[dict[str, Any]], part: dict[str, Any]) -> None:
+    parts.append(part)
+    del parts[:-MAX_PARTS]
+
+
+def _cut(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The values as texts: of a long one, such as a traceback, the beginning and the end."""
+    found, left = {}, MAX_CHARACTERS
+    for name, value in fields.items():
+        text = str(value)
+        found[name] = text if len(text) <= left else f"{text[: left // 2]}…{text[len(text) - left // 2 :]}"
+        left -= len(name) + len(found[name])
+        if left < 0:
+            break
+    return found
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:

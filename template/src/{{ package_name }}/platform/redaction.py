@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
+from itertools import islice, takewhile
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,8 +27,8 @@ _HARMLESS = (datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
 _MAX_INTEGER = 2**63 - 1  # JSON writers and OTLP take no larger one
 # Names of secrets, in snake case: anywhere in a name, and only at its end.
 _KEY = re.compile(
-    r"assertion|authorization|connection_?string|cookie|credential|[cx]srf|input_value|jwt|mnemonic|pass_?(?:code|phrase|wd|wor[dt])"
-    r"|pass_?key|pwd|secret|seed_?phrase|signature|token(?!iz)"
+    r"assertion|authorization|connection_?string|cookie|credential|[cx]srf|input_value|jwt|mnemonic|pwd|secret"
+    r"|pass_?(?:code|key|phrase|wd|wor[dt])|seed_?phrase|signature|token(?!iz)"
     r"|(?:access|account|admin|api|app|auth|(?:de|en)?crypt\w*|deploy|hmac|master|private|service|shared|signing|ssh"
     r"|storage|subscription|webhook)_?keys?(?:_|$)"
     r"|(?:auth\w*|backup|card|mfa|one_?time|pin|recovery|security|[th]?otp|verification|2fa)_?(?:code|number|value)s?$"
@@ -42,38 +43,24 @@ _SECOND_WORDS = {"code", "hash", "key", "keys", "number", "phrase", "value"}
 _NAME = re.compile(r"[\w.-]{1,100}")
 _HEADERS = re.compile(r"authorization|cookie", re.I)  # headers whose value may contain blanks
 _QUERY = re.compile(r"(?<![a-z])query(?:[_-]?string)?$", re.I)
-# Tokens that are known by how they begin, by vendor.
-_TOKENS = {
-    "age": r"AGE-SECRET-KEY-\w++",
-    "Atlassian": r"ATATT3[\w=-]{16,}+",
-    "AWS": r"(?-i:A[KS]IA[A-Z0-9]{12,}+)",
-    "Databricks": r"dapi[0-9a-f]{32}",
-    "DigitalOcean": r"do[opr]_v1_\w{16,}+",
-    "Docker": r"dckr_\w{3,4}_[\w-]{16,}+",
-    "GitHub": r"gh[opsur]_\w{16,}+|github_pat_\w{16,}+",
-    "GitLab": r"gl[a-z]{2,5}-[\w.-]{12,}+",
-    "Google": r"(?-i:AIza[\w-]{20,}+)|ya29\.[\w.-]{16,}+|GOCSPX-[\w-]{16,}+",
-    "Grafana": r"gls[ar]_\w{16,}+",
-    "Hugging Face": r"(?:hf|api_org)_[a-z0-9]{16,}+",
-    "JSON Web Token": r"eyJ[\w-]{5,}+\.[\w.-]++",
-    "Mailgun": r"key-[0-9a-f]{32}",
-    "npm": r"npm_\w{20,}+",
-    "PyPI": r"pypi-[\w-]{16,}+",
-    "SendGrid": r"SG\.[\w-]{16,}+\.[\w-]{16,}+",
-    "Sentry": r"sntry[su]_[\w=+/-]{16,}+",
-    "Shopify": r"shp(?:at|ca|pa|ss)_[0-9a-f]{32}",
-    "Slack": r"x(?:ox[a-z]|app)-[\w-]{8,}+",
-    "Stripe, OpenAI, Anthropic": r"[prs]k[_-][\w-]{12,}+|whsec_\w{16,}+",
-    "Telegram": r"\d{8,10}:AA[\w-]{32,}+",
-    "Twilio": r"(?-i:SK[0-9a-f]{32})",
-    "Vault, OpenBao": r"hv[brs]\.[\w-]{8,}+|[brs]\.(?=[a-z]{0,23}\d)[a-z\d]{24}(?:\.[a-z\d]{6})?(?![\w.-])",
-}
+# Tokens that are known by how they begin: age, Atlassian, AWS, Databricks, DigitalOcean, Docker, GitHub, GitLab,
+# Google, Grafana, Hugging Face, JSON Web Token, Mailgun, npm, PyPI, SendGrid, Sentry, Shopify, Slack, Stripe, OpenAI,
+# Anthropic, Telegram, Twilio, Vault, OpenBao.
+_TOKENS = (
+    r"AGE-SECRET-KEY-\w++|ATATT3[\w=-]{16,}+|(?-i:A[KS]IA[A-Z0-9]{12,}+)|dapi[0-9a-f]{32}|do[opr]_v1_\w{16,}+"
+    r"|dckr_\w{3,4}_[\w-]{16,}+|gh[opsur]_\w{16,}+|github_pat_\w{16,}+|gl[a-z]{2,5}-[\w.-]{12,}+"
+    r"|(?-i:AIza[\w-]{20,}+)|ya29\.[\w.-]{16,}+|GOCSPX-[\w-]{16,}+|gls[ar]_\w{16,}+|(?:hf|api_org)_[a-z0-9]{16,}+"
+    r"|eyJ[\w-]{5,}+\.[\w.-]++|key-[0-9a-f]{32}|npm_\w{20,}+|pypi-[\w-]{16,}+|SG\.[\w-]{16,}+\.[\w-]{16,}+"
+    r"|sntry[su]_[\w=+/-]{16,}+|shp(?:at|ca|pa|ss)_[0-9a-f]{32}|x(?:ox[a-z]|app)-[\w-]{8,}+"
+    r"|[prs]k[_-][\w-]{12,}+|whsec_\w{16,}+|\d{8,10}:AA[\w-]{32,}+|(?-i:SK[0-9a-f]{32})"
+    r"|hv[brs]\.[\w-]{8,}+|[brs]\.(?=[a-z]{0,23}\d)[a-z\d]{24}(?:\.[a-z\d]{6})?(?![\w.-])"
+)
 _CARD = r"(?:[3-6]\d{3}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))(?:[ .\u00a0-]?\d{2,4}){3,5}"
 _CARD_NUMBER = re.compile(_CARD)
 _QUOTE = r"""[bfru@$]{0,2}\\{0,8}["'`\u201c\u2018\u00ab]"""
 _FORMS = re.compile(
     r"(?<!\w)(?:"
-    # credentials in a URL, also with a password that was not encoded
+    # credentials in a URL, also if the password was not encoded
     r"(?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)"
     r"(?:[^\s/?#@:\"'<>]*+:(?!\d{1,5}(?:[\s/?#\"'<>,;)\]}]|$))(?:[^\s\"'<>]{0,256}|[^\r\n@]{0,256})@|[^\s/?#\"'<>]*@)"
     r"|(?P<hook>https://(?:hooks\.slack\.com|(?:canary\.|ptb\.)?discord(?:app)?\.com/api/webhooks|[\w-]++\.webhook\.office"
@@ -81,7 +68,7 @@ _FORMS = re.compile(
     r"|(?P<query>(?<=[?&#])[\w.~%\[\]-]++=)[^\s&#\"'<>]++"
     r"|(?P<pem>-{4,5} ?BEGIN [A-Z\d ]{0,30}PRIVATE KEY(?: BLOCK)? ?-{4,5})[\s\S]*?(?=-----END|---- END|\Z)"
     r"|(?P<scheme>(?<![\w-])(?:basic|bearer|digest|negotiate)\s{1,3})[\w.~+/=:-]{6,}+"
-    rf"|(?P<token>(?<!-)(?=[abdeghknprswxy\d])(?:{'|'.join(_TOKENS.values())}))"
+    rf"|(?P<token>(?<!-)(?=[abdeghknprswxy\d])(?:{_TOKENS}))"
     r"|(?P<login>(?<![\w.+-])[\w.+-]++:[^\s/@:\"'<>]{1,256}+(?=@[\w\[]))"
     r"|(?P<mail>(?<![\w.+%-])[\w.+%-]++@(?:[\w-]++\.)+[a-z][\w-]++)"
     rf"|(?P<card>(?<![\w.-]){_CARD}(?!\w|[.-]\d))"
@@ -117,7 +104,7 @@ _VALUE = re.compile(
 )
 _BRACKETED = re.compile(r"(?!\[redacted\])(?:[\w.]{0,100}[\[({])")
 _BRACKET = re.compile(r"\\.|[\[({\])}\"']", re.S)
-_LINE = re.compile(r"[^\r\n]+")
+_LINE = re.compile(r"([ \t]*+)[^\r\n]+")
 _REST_OF_LINE = re.compile(r"[^\"'\r\n][^\r\n]*+")
 _ELEMENT = re.compile(r"(?P<attributes>[^<>]*+>)(?:<!\[CDATA\[)?[^<]+")
 _ENCODED_BLANK = re.compile("%(?=20|0[9ad])", re.I)
@@ -175,7 +162,7 @@ class _Copy:
         return self.text(repr(value) if isinstance(value, BaseException) else str(value), key, depth)
 
     def limited(self, items: Iterable[Any]) -> Iterable[Any]:
-        return (item for item, _ in zip(items, range(max(self.left, 0) + 1), strict=False))
+        return islice(items, max(self.left, 0) + 1)
 
     def sequence(self, items: Any, depth: int) -> list[Any]:
         """The first item of a pair, such as a header, and an option of a command are the key of the next item."""
@@ -257,8 +244,8 @@ def _redact(text: str) -> str:
             else:
                 done = found.end(kind)
                 parts.append(text[found.start() : done])
-        elif kind == "card":
-            parts.append(HIDDEN if _luhn(found[0]) else found[0])
+        elif kind == "card" and not _luhn(found[0]):
+            parts.append(found[0])
         else:
             visible = found[kind] if kind in ("hook", "pem", "query", "scheme", "url", "user") else ""
             parts += [visible, HIDDEN, "@" if kind == "url" else ""]
@@ -268,25 +255,22 @@ def _redact(text: str) -> str:
 
 def _full_name(kind: str, found: re.Match[str], text: str) -> str:
     """The name of a value, which may be two words, as in `API key: …`."""
-    start, name = found.start(kind), found[kind]
-    if name.lower() not in _SECOND_WORDS or text[start - 1 : start] != " ":
-        return name
-    return f"{text[max(start - 21, 0) : start - 1].rpartition(' ')[2]} {name}"
+    before = text[max(found.start() - 21, 0) : found.start()]
+    two = found[kind].lower() in _SECOND_WORDS and before.endswith(" ")
+    return f"{before[:-1].rpartition(' ')[2]} {found[kind]}" if two else found[kind]
 
 
 def _value(kind: str, found: re.Match[str], text: str) -> tuple[str, int] | None:
     """What is shown of the value after a key, such as its quotation mark, and where the value ends."""
     start = found.end()
     if kind == "tag":
-        element = _ELEMENT.match(text, start)
-        return (element["attributes"], element.end()) if element else None
+        return (element["attributes"], element.end()) if (element := _ELEMENT.match(text, start)) else None
     if kind == "key" and _HEADERS.search(found["key"]) and (line := _REST_OF_LINE.match(text, start)):
         return "", line.end()
     if opened := _BRACKETED.match(text, start):
         return "", _end_of_brackets(text, opened.end() - 1)
-    if not (value := _VALUE.match(text, start)):
-        return None
-    return next(filter(None, value.group("escaped", "double", "single", "other")), ""), value.end()
+    value = _VALUE.match(text, start)
+    return (next(filter(None, value.group("escaped", "double", "single", "other")), ""), value.end()) if value else None
 
 
 def _end_of_brackets(text: str, start: int) -> int:
@@ -298,25 +282,16 @@ def _end_of_brackets(text: str, start: int) -> int:
             quote = "" if char == quote else quote
         elif char in "\"'":
             quote = char
-        elif char in "[({":
-            depth += 1
-            if depth > _MAX_DEPTH:
-                break
-        elif char in "])}":
-            depth -= 1
-            if not depth:
-                return token.end()
-    indent = _indent(text[text.rfind("\n", 0, start) + 1 : start])
-    end = start
-    for line in _LINE.finditer(text, start):
-        if end > start and _indent(line[0]) <= indent:
+        else:
+            depth += (char in "[({") - (char in "])}")
+        if depth == 0:
+            return token.end()
+        if depth > _MAX_DEPTH:
             break
-        end = line.end()
-    return end
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
+    lines = _LINE.finditer(text, text.rfind("\n", 0, start) + 1)
+    first = next(lines)
+    deeper = takewhile(lambda line: len(line[1]) > len(first[1]), lines)
+    return max((line.end() for line in deeper), default=first.end())
 
 
 def _luhn(text: str) -> bool:
