@@ -1,6 +1,5 @@
 """The command line: `python -m ready`, which `make ready` calls."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +16,7 @@ except ModuleNotFoundError as error:
 
 
 def ready(
-    url: Annotated[str, typer.Option(help="URL of the service.")] = "",
+    url: Annotated[str, typer.Option(help="URL of the service; default: HOST and PORT.")] = "",
     profile: Annotated[
         Literal["local", "production"] | None, typer.Option(help="Which rules apply; by default the URL decides.")
     ] = None,
@@ -29,7 +28,6 @@ def ready(
     html: Annotated[Path | None, typer.Option(help="Also write the report as an HTML page.")] = None,
 ) -> None:
     """Check the running service, area by area, and show the evidence."""
-    url = url or f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
     code = command.run(url, profile, area or [], drill=drill, yes=yes, as_json=as_json, junit=junit, html=html)
     raise typer.Exit(code)
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from . import config, engine, links, page, render, report
+from . import config, engine, links, page, project, render, report
+from .client import LOOPBACK, open_client
 from .config import ConfigurationError
 from .engine import Probe, Profile
 from .report import AREAS, Outcome, Report
@@ -19,7 +20,6 @@ from .report import AREAS, Outcome, Report
 EXIT_UNKNOWN = 2
 RUNS = Path(".ready")
 PAGE = RUNS / "last.html"  # `/__dev__` links to it
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def run(
@@ -39,6 +39,7 @@ def run(
         0 all proven, 1 a gap, 2 a check could not run.
     """
     try:
+        url = url or project.url()
         host = urlsplit(url).hostname
         found = Report({}, url, profile or ("local" if host in LOOPBACK else "production"), "", "")
         asyncio.run(_run_checks(found, areas, drill=drill, yes=yes, quiet=as_json))
@@ -65,8 +66,7 @@ async def _run_checks(found: Report, areas: list[str], *, drill: bool, yes: bool
     began = time.monotonic()
     found.began = datetime.now(UTC).isoformat(timespec="milliseconds")
     found.marker = f"ready-{secrets.token_hex(8)}"
-    client = httpx2.AsyncClient(base_url=found.url, headers={"X-Request-ID": found.marker}, timeout=10)
-    async with client:
+    async with open_client(found.url, headers={"X-Request-ID": found.marker}, timeout=10) as client:
         found.service = await _about(client, found.url)
         profile: Profile = "production" if found.profile == "production" else "local"
         probe = Probe(client, found.marker, profile, settings, found.service)

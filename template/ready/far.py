@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import httpx2
 
-from .config import FarEnd
+from .client import open_client
+from .config import ConfigurationError, FarEnd
 from .engine import CannotCheck
 
 
@@ -49,13 +50,17 @@ async def fetch(end: FarEnd, path: str) -> str:
         raise CannotCheck(f"{end.token_variable} is not set", f"set {end.token_variable} to a token that may read")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        async with httpx2.AsyncClient(headers=headers, timeout=10) as client:
+        async with open_client(end.url, headers=headers, timeout=10) as client:
             response = await client.get(end.url.rstrip("/") + path)
+    except ConfigurationError as error:
+        raise CannotCheck(str(error), "correct it, or unset it") from None
     except httpx2.TransportError as error:
         raise CannotCheck(f"{end.url} is unreachable ({error})", "start it, or fix its url in ready.toml") from None
     if response.status_code in (401, 403):
         step = f"give {end.token_variable} a token that may read" if token else "name its token_variable in ready.toml"
         raise CannotCheck(f"{end.url} returned {response.status_code}", step)
+    if not response.is_success and response.status_code != 404:  # 404: not there yet
+        raise CannotCheck(f"{end.url} returned {response.status_code}", "check it, and the proxy before it")
     return response.text
 
 

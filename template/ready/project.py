@@ -3,6 +3,38 @@
 import tomllib
 from pathlib import Path
 
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .config import ConfigurationError
+
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 not to listen there
+
+
+class _Listener(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore", str_strip_whitespace=True
+    )
+
+    host: str = ""
+    port: int = 8000
+
+
+def url() -> str:
+    """The URL of the service on this machine, from HOST and PORT in the environment or in `.env`.
+
+    Raises:
+        ConfigurationError: PORT is no number, or `.env` is no text.
+    """
+    try:
+        given = _Listener()
+    except ValidationError as error:
+        raise ConfigurationError(f"PORT: {error.errors(include_input=False)[0]['msg']}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(".env: save it as UTF-8") from None
+    host = WILDCARDS.get(given.host, given.host or "127.0.0.1")
+    return f"http://[{host}]:{given.port}" if ":" in host else f"http://{host}:{given.port}"
+
 
 def has_room(name: str) -> bool:
     """Whether the platform has this room: neither an answer nor a deletion removed it."""

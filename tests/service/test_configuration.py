@@ -21,7 +21,7 @@ REAL = {
     "SECRETS_BACKEND": "env",
     "SENTRY_DSN": "off",
     "SHUTDOWN_DRAIN_SECONDS": "0",
-    "TRUSTED_HOSTS": "orders.acme.test",
+    "TRUSTED_HOSTS": "orders.acme.test,*.acme.test",
 }
 # The command line in a process for each environment: they begin where the imports have been done.
 ASK = """
@@ -59,6 +59,7 @@ def answers(project: Project, asked: Sequence[tuple[str, Mapping[str, str]]]) ->
     return found
 
 
+NATIVE = ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_METRICS_EXEMPLAR_FILTER"]
 REFUSED: list[tuple[dict[str, str], list[str]]] = [
     (
         {"ENVIRONMENT": "production"},
@@ -86,10 +87,18 @@ REFUSED: list[tuple[dict[str, str], list[str]]] = [
     ({**REAL, "DATABASE_URL": f"{SECRET}"}, ["DATABASE_URL"]),
     ({**REAL, "SENTRY_DSN": ""}, ["SENTRY_DSN"]),
     ({**REAL, "SENTRY_DSN": "https://public@sentry.example.com/1"}, ["SENTRY_DSN"]),
+    ({**REAL, "CACHE_URL": "MEMORY://"}, ["CACHE_URL"]),
     ({**REAL, "TRUSTED_HOSTS": "*"}, ["TRUSTED_HOSTS"]),
+    ({**REAL, "TRUSTED_HOSTS": "*,orders.acme.test"}, ["TRUSTED_HOSTS"]),
     ({**REAL, "TRUSTED_HOSTS": " , "}, ["TRUSTED_HOSTS"]),
     ({**REAL, "PORT": SECRET, "LOG_LEVEL": SECRET}, ["LOG_LEVEL", "PORT"]),
     ({"ENVIRONMENT": SECRET}, ["ENVIRONMENT"]),
+    ({"ENVIRONMENT": ""}, ["ENVIRONMENT"]),
+    ({"CACHE_URL": f"redis://:{SECRET}@host/0?socket_timeout=abc"}, ["CACHE_URL"]),
+    ({"OTEL_BSP_MAX_QUEUE_SIZE": "64", "OTEL_METRICS_EXEMPLAR_FILTER": SECRET}, NATIVE),
+    ({"OTEL_PROPAGATORS": "tracecontext,b3"}, ["OTEL_PROPAGATORS"]),
+    ({"OTEL_PYTHON_CONTEXT": SECRET}, ["OTEL_PYTHON_CONTEXT"]),
+    ({"OTEL_PYTHON_TRACER_PROVIDER": SECRET}, ["OTEL_PYTHON_TRACER_PROVIDER"]),
     ({"SHUTDOWN_DRAIN_SECONDS": "-1"}, ["SHUTDOWN_DRAIN_SECONDS"]),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": SECRET}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://collector:{SECRET}"}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
@@ -172,6 +181,7 @@ def test_migrate_refuses_the_same_way(project: Project) -> None:
 def test_real_settings_are_served(project: Project, tmp_path: Path) -> None:
     with project.serve(tmp_path, REAL) as service:
         assert service.client.get("/version", headers={"Host": "orders.acme.test"}).status_code == 200
+        assert service.client.get("/version", headers={"Host": "eu.acme.test"}).status_code == 200
         assert service.client.get("/version").status_code == 400
         assert service.client.get("/docs", headers={"Host": "orders.acme.test"}).status_code == 404
         assert SECRET not in service.log
@@ -222,6 +232,71 @@ def test_a_sabotaged_check_is_noticed(
     sick = project.variant(tmp_path / "sick", sabotage)
     with sick.serve(tmp_path / "run", env) as service:  # it starts, where it must not
         assert service.process.running
+
+
+# --- `.env` ---------------------------------------------------------------------------------------------------
+
+
+def said(project: Project, dotenv: bytes, **env: str) -> tuple[int, str]:
+    """How `migrate` ends with such a `.env`, and what it says."""
+    (project.root / ".env").write_bytes(dotenv)
+    done = project.cli("migrate", env=env)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_dotenv_file_in_another_encoding_or_with_a_blank_environment_is_refused(
+    project: Project, tmp_path: Path
+) -> None:
+    """PowerShell 5 writes UTF-16 (about_Character_Encoding), Notepad may write a byte order mark."""
+    own, text = project.variant(tmp_path / "own"), f"DATABASE_URL=sqlite:///{tmp_path}/é.db\n"
+    well, shown = said(own, text.encode("utf-8-sig"))
+    assert (well, (tmp_path / "é.db").exists()) == (0, True), shown
+    for encoding in ("utf-16", "utf-16-le", "latin-1"):
+        assert said(own, text.encode(encoding)) == (78, "configuration refused: .env: save it as UTF-8\n")
+    blank, line = said(own, b"ENVIRONMENT=\n")
+    assert (blank, line[:36]) == (78, "configuration refused: ENVIRONMENT: ")
+    assert said(own, b"ENVIRONMENT=\n", ENVIRONMENT="test", DATABASE_URL=f"sqlite:///{tmp_path}/x.db")[0] == 0
+
+
+# --- README -----------------------------------------------------------------------------------------------------
+
+
+def required(project: Project) -> tuple[list[str], list[str]]:
+    """What production demands, by its refusals and by the table in the README."""
+    refusals = answers(project, [("serve", {"ENVIRONMENT": "production"})])[0]
+    section = (project.root / "README.md").read_text().partition("## Run it in production")[2]
+    return sorted(refusals), re.findall(r"^\| `([A-Z_]+)` \|", section, re.M)
+
+
+def test_the_readme_lists_what_production_demands(project: Project, bare_project: Project) -> None:
+    for each in (project, bare_project):
+        refusals, table = required(each)
+        assert len(refusals) >= 5
+        assert table == refusals
+    text = (project.root / "README.md").read_text()
+    assert [text.index(step) for step in ("make roles url=", "\\password", "DATABASE_MIGRATOR_URL=")]
+    assert "make roles" not in (bare_project.root / "README.md").read_text()
+
+
+@pytest.mark.sabotage
+def test_a_demand_that_the_readme_does_not_list_is_noticed(project: Project, tmp_path: Path) -> None:
+    refusals, table = required(project.variant(tmp_path / "sick", Line("README.md", "| `SENTRY_DSN`")))
+    assert set(refusals) - set(table) == {"SENTRY_DSN"}
+
+
+# --- HOST -------------------------------------------------------------------------------------------------------
+# Where it listens, by its log: outside of a developer's machine on all addresses, because of containers.
+
+
+def listens(project: Project, folder: Path, env: dict[str, str]) -> list[str]:
+    with project.serve(folder, env) as service:
+        return re.findall(r"http://([^\s\"]+):\d+\b", service.log)
+
+
+def test_production_listens_where_a_container_is_reached(project: Project, tmp_path: Path) -> None:
+    assert listens(project, tmp_path / "production", REAL) == ["0.0.0.0"]  # noqa: S104
+    assert listens(project, tmp_path / "host", {**REAL, "HOST": "127.0.0.1"}) == ["127.0.0.1"]
+    assert listens(project, tmp_path / "local", {}) == ["127.0.0.1"]
 
 
 def undocumented(project: Project) -> set[str]:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.servers
 FLUSH = 5.0  # seconds for all signals together
 MARGIN = 3.0  # seconds for a process to end on a busy machine
 SIGNALS = {"OTEL_LOGS_EXPORTER": "otlp"}  # the third besides traces and metrics
-PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "15"}  # an exporter alone would keep the process from its end so long
+PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "15000"}  # an exporter alone would keep the process from its end so long
 FOREVER = float("inf")
 
 

@@ -96,7 +96,7 @@ def test_a_failed_export_is_not_exported(kinds: dict[str, Project], tmp_path: Pa
     env = {
         **OTLP,
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/v1/traces",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
     }
     with watch(kinds["contrib"], tmp_path, collector, **env) as watched:
         watched.ask("/watch/plain/a")

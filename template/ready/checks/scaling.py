@@ -14,6 +14,7 @@ from typing import IO
 
 import httpx2
 
+from ..client import open_client
 from ..engine import CannotCheck, Gap, Probe, check
 from ..project import command
 
@@ -109,10 +110,9 @@ async def _instance(log: IO[bytes]) -> AsyncIterator[tuple[Process, httpx2.Async
     own = {"HOST": "127.0.0.1", "PORT": port, "METRICS_PORT": "0", "SHUTDOWN_DRAIN_SECONDS": str(DRAIN_SECONDS)}
     serve = [sys.executable, "-c", command(), "serve"]
     process = await asyncio.create_subprocess_exec(*serve, env={**os.environ, **own}, stdout=log, stderr=log)
-    # one connection per request, like the many clients of a load balancer
-    limits = httpx2.Limits(max_keepalive_connections=0)
     try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=5) as client:
+        # one connection per request, like the many clients of a load balancer
+        async with open_client(f"http://127.0.0.1:{port}", keepalive=0, timeout=5) as client:
             yield process, client
     finally:
         if process.returncode is None:

@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import response
 from .room import Room
-from .settings import Names, RealInProduction, RoomSettings, part
+from .settings import RealInProduction, RoomSettings, part
 from .state import PROBES, Headers, RequestContext
+from .values import Hosts
 
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -37,7 +38,7 @@ HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 class Settings(RoomSettings):
     """Which hosts are served, and how large a body may be."""
 
-    trusted_hosts: Annotated[Names, RealInProduction("orders.acme.com,*.acme.com", embedded=("*",))] = (
+    trusted_hosts: Annotated[Hosts, RealInProduction("orders.acme.com,*.acme.com", embedded=("*",))] = (
         "localhost",
         "127.0.0.1",
         "[::1]",

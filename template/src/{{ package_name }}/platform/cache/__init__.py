@@ -27,11 +27,13 @@ BACKENDS = {"memory": "memory", "memcached": "memcached", "redis": "redis", "red
 
 def _known(url: SecretStr) -> SecretStr:
     here = [kind for kind, module in BACKENDS.items() if find_spec(f".{module}", __package__)]
-    with suppress(ValueError):  # an invalid port: its message would reveal the URL
-        parsed = urlsplit(url.get_secret_value())
+    with suppress(ValueError):  # an invalid port or option: its message would reveal the URL
+        parsed = urlsplit(text := url.get_secret_value())
         if parsed.scheme in ("memory", "null") or (parsed.scheme in here and parsed.hostname and parsed.port != 0):
+            if parsed.scheme != "null":
+                _backend(text)
             return url
-    raise ValueError(f"use a URL that begins with {':// or '.join(here)}://, or off")
+    raise ValueError(f"use a URL that begins with {':// or '.join(here)}://, with known options only, or off")
 
 
 class Settings(RoomSettings):

@@ -24,8 +24,9 @@ from pydantic import AfterValidator, Field
 from uvicorn.supervisors import ChangeReload
 
 from ..room import Room
-from ..settings import EXIT_REFUSED, Names, RoomSettings, part
+from ..settings import EXIT_REFUSED, RoomSettings, part
 from ..state import State, state_of
+from ..values import Networks, Port
 from .connections import Connection, check_all
 
 GRACE_SECONDS = 20  # for requests in flight, after it stops accepting connections
@@ -41,14 +42,19 @@ def _path(path: str) -> str:
 class Settings(RoomSettings):
     """Where the process listens, and how it shuts down."""
 
-    forwarded_allow_ips: Names = ("127.0.0.1",)
-    host: str = "127.0.0.1"
+    forwarded_allow_ips: Networks = ("127.0.0.1",)
+    host: str = ""
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = 75  # longer than the idle timeout of load balancers
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_048_576  # of a WebSocket
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    port: Port = 8000
     root_path: Annotated[str, AfterValidator(_path)] = ""  # the prefix that a proxy removes
     shutdown_drain_seconds: Annotated[float, Field(ge=0, le=300)] | None = None
     web_concurrency: Annotated[int, Field(ge=1)] = 1  # platforms set it, and uvicorn and gunicorn read it
+
+    @property
+    def address(self) -> str:
+        """Where the process listens; by default on all addresses, since a container is reached from outside."""
+        return self.host or ("127.0.0.1" if self.environment in ("local", "test") else "0.0.0.0")  # noqa: S104
 
     @property
     def drain(self) -> float:
@@ -156,7 +162,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         workers=1,  # uvicorn would read WEB_CONCURRENCY
         ws_max_size=settings.max_message_bytes,
     )
-    listener = _listen(settings.host, settings.port)
+    listener = _listen(settings.address, settings.port)
     if reload:
         _log_address(listener, settings.environment)
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from ..state import Line, release_of
 from .durations import Durations
-from .settings import Settings
+from .settings import Settings, pairs
 
 # Set from the pod's own fields (downward API); named after https://opentelemetry.io/docs/specs/semconv/resource/k8s/.
 POD = (
@@ -52,7 +52,7 @@ def build(app: FastAPI, settings: Settings, local_exporters: Sequence[Any]) -> P
     if settings.sends("traces") or local_exporters:
         from . import traces
 
-        options = _exporter_options(settings, "traces") if settings.sends("traces") else None
+        options = settings.options("traces") if settings.sends("traces") else None
         kind, size = settings.otel_traces_sampler, settings.otel_bsp_max_export_batch_size
         providers.tracers = traces.make(kind, settings.ratio, resource, options, local_exporters, size)
         providers.flushes.append(providers.tracers.shutdown)
@@ -63,13 +63,13 @@ def build(app: FastAPI, settings: Settings, local_exporters: Sequence[Any]) -> P
     if settings.sends("logs"):
         from . import log_records
 
-        providers.lines, flush = log_records.make(resource, _exporter_options(settings, "logs"))
+        providers.lines, flush = log_records.make(resource, settings.options("logs"))
         providers.flushes.append(flush)
     return providers
 
 
 def _resource(app: FastAPI, settings: Settings) -> Resource:
-    given = settings.pairs("otel_resource_attributes")
+    given = pairs(settings.otel_resource_attributes.get_secret_value())
     if settings.otel_service_name:
         given["service.name"] = settings.otel_service_name
     ours = {
@@ -82,24 +82,14 @@ def _resource(app: FastAPI, settings: Settings) -> Resource:
     return Resource.create({**ours, **pod, **given})
 
 
-def _exporter_options(settings: Settings, signal: Literal["logs", "metrics", "traces"]) -> dict[str, Any]:
-    """The arguments of an exporter; a signal's own variable overrides the common one."""
-    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
-    return {
-        "endpoint": own or f"{settings.otel_exporter_otlp_endpoint}/v1/{signal}",
-        "headers": settings.pairs("otel_exporter_otlp_headers") or None,
-        "timeout": settings.otel_exporter_otlp_timeout,
-    }
-
-
 def _reader(settings: Settings, durations: Durations) -> MetricReader | None:
     if settings.sends("metrics"):
         from .otlp import DurationsExporter
 
-        exporter = DurationsExporter(durations, **_exporter_options(settings, "metrics"))
+        exporter = DurationsExporter(durations, **settings.options("metrics"))
         return PeriodicExportingMetricReader(exporter, settings.otel_metric_export_interval)
     if settings.otel_metrics_exporter == "prometheus" and not settings.otel_sdk_disabled:
         from .scrape import serve
 
-        return serve(durations, getattr(settings, "host", "127.0.0.1"), settings.metrics_port)
+        return serve(durations, getattr(settings, "address", "127.0.0.1"), settings.metrics_port)
     return None
