@@ -237,10 +237,26 @@ def test_a_sabotaged_check_is_noticed(
 # --- `.env` ---------------------------------------------------------------------------------------------------
 
 
-def said(project: Project, dotenv: bytes, **env: str) -> tuple[int, str]:
+DOTENV = """
+import contextlib, io, json, pathlib, sys
+from my_service.platform.settings import load
+from my_service.settings import Settings
+
+for content in json.loads(sys.stdin.read()):
+    pathlib.Path(".env").write_bytes(bytes.fromhex(content))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            print("read", load(Settings).environment)
+    except SystemExit as error:
+        print(error.code, said.getvalue().strip())
+"""
+
+
+def said(project: Project, dotenv: bytes) -> tuple[int, str]:
     """How `migrate` ends with such a `.env`, and what it says."""
     (project.root / ".env").write_bytes(dotenv)
-    done = project.cli("migrate", env=env)
+    done = project.cli("migrate")
     return done.returncode, done.stdout + done.stderr
 
 
@@ -251,11 +267,14 @@ def test_a_dotenv_file_in_another_encoding_or_with_a_blank_environment_is_refuse
     own, text = project.variant(tmp_path / "own"), f"DATABASE_URL=sqlite:///{tmp_path}/é.db\n"
     well, shown = said(own, text.encode("utf-8-sig"))
     assert (well, (tmp_path / "é.db").exists()) == (0, True), shown
-    for encoding in ("utf-16", "utf-16-le", "latin-1"):
-        assert said(own, text.encode(encoding)) == (78, "configuration refused: .env: save it as UTF-8\n")
-    blank, line = said(own, b"ENVIRONMENT=\n")
-    assert (blank, line[:36]) == (78, "configuration refused: ENVIRONMENT: ")
-    assert said(own, b"ENVIRONMENT=\n", ENVIRONMENT="test", DATABASE_URL=f"sqlite:///{tmp_path}/x.db")[0] == 0
+    assert said(own, text.encode("utf-16")) == (78, "configuration refused: .env: save it as UTF-8\n")
+    python, files = own.venv / "bin/python", [text.encode(each).hex() for each in ("utf-16-le", "latin-1")]
+    env, contents = own.env(), json.dumps([*files, b"ENVIRONMENT=\n".hex()])
+    lines = commands.must(python, "-c", DOTENV, cwd=own.root, env=env, text=contents).splitlines()
+    assert lines[:2] == ["78 configuration refused: .env: save it as UTF-8"] * 2
+    assert lines[2].startswith("78 configuration refused: ENVIRONMENT: ")
+    given = commands.must(python, "-c", DOTENV, cwd=own.root, env={**env, "ENVIRONMENT": "staging"}, text=contents)
+    assert given.splitlines()[2] == "read staging"
 
 
 # --- README -----------------------------------------------------------------------------------------------------
