@@ -10,7 +10,7 @@ from tests import commands
 from tests.projects import Project
 from tests.sabotage import Body, Sabotage, Value
 
-Outcome = str | int | bool | Sequence[str | int] | None
+Outcome = str | int | float | bool | Mapping[str, str] | Sequence[str | int] | None
 REFUSED = "refused"
 # Reads each environment as the commands do: the value, or "refused"; a traceback ends it.
 READ = """
@@ -131,7 +131,7 @@ CACHES: dict[str, dict[str, Outcome]] = {
 NO_NUMBERS = ["abc", "-1", "1.5", "99999999999999999999", "1e400", "nan", "("]
 NATIVE: dict[str, dict[str, Outcome]] = {
     **{
-        name: dict.fromkeys(NO_NUMBERS, REFUSED) | {"5000": "no setting of ours", " ": "no setting of ours"}
+        name: {**dict.fromkeys(NO_NUMBERS, REFUSED), "5000": "no setting of ours", " ": "no setting of ours"}
         for name in (
             "OTEL_ATTRIBUTE_COUNT_LIMIT",
             "OTEL_BLRP_MAX_QUEUE_SIZE",
@@ -181,6 +181,47 @@ def test_a_cache_url_with_a_part_that_does_nothing_or_fails_later_is_refused(pro
 
 def test_what_the_sdk_reads_by_itself_is_checked_as_ours_is(project: Project) -> None:
     assert wrong(project, NATIVE) == []
+
+
+EXPORT = """
+import json, os, socket, time
+from my_service.platform.settings import load
+from my_service.settings import Settings
+
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    common = load(Settings).options("metrics")
+    os.environ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"] = "200"
+    os.environ["OTEL_EXPORTER_OTLP_TRACES_HEADERS"] = "x-own=1"
+    own = load(Settings).options("traces")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    began = time.monotonic()
+    exporter = OTLPSpanExporter(**own)
+    result = exporter.export([]).name
+    print(json.dumps([common["timeout"], own["timeout"], own["headers"], result, time.monotonic() - began]))
+"""
+
+
+def waited(project: Project) -> list[Outcome]:
+    env = project.env({"OTEL_EXPORTER_OTLP_TIMEOUT": "60000"})
+    found: list[Outcome] = json.loads(
+        commands.must(project.venv / "bin/python", "-c", EXPORT, cwd=project.root, env=env)
+    )
+    return found
+
+
+def test_an_export_waits_for_milliseconds_and_a_signal_has_variables_of_its_own(project: Project) -> None:
+    """https://opentelemetry.io/docs/specs/otel/protocol/exporter/; the SDK: opentelemetry-python 4044."""
+    common, own, headers, result, seconds = waited(project)
+    assert (common, own, headers, result) == (60.0, 0.2, {"x-own": "1"}, "FAILURE")
+    assert isinstance(seconds, float)
+    assert seconds < 30  # in seconds it would be 200
+
+
+@pytest.mark.sabotage
+def test_a_timeout_in_seconds_is_noticed(project: Project, tmp_path: Path) -> None:
+    seconds = Body("telemetry.settings:Settings.options", 'return {**original(signal), "timeout": 2.0}')
+    assert waited(project.variant(tmp_path / "sick", seconds))[1] != 0.2
 
 
 @pytest.mark.sabotage

@@ -162,7 +162,7 @@ class Store:
         self.renewable = now + self.renew_seconds
 
     def _update(self, snapshot: Snapshot) -> None:
-        new = {name: value for name, value in snapshot.values.items() if name not in self.fixed}
+        new = {name: value.strip() for name, value in snapshot.values.items() if name not in self.fixed}
         observed = {listener.name for listener in self.listeners}
         for name in sorted(new.keys() & self.values.keys() - observed):
             if new[name] != self.values[name]:
