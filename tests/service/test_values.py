@@ -229,13 +229,13 @@ def test_a_timeout_in_seconds_is_noticed(project: Project, tmp_path: Path) -> No
     ("sabotage", "table", "seen"),
     [
         (
-            Body("values:_split", 'return tuple(value.split(",")) if isinstance(value, str) else value'),
+            Body("values:split_list", 'return tuple(value.split(",")) if isinstance(value, str) else value'),
             LISTS,
             "FORWARDED_ALLOW_IPS",
         ),
-        (Body("values:_host", "return text"), LISTS, "TRUSTED_HOSTS"),
-        (Body("values:_network", "return text"), LISTS, "FORWARDED_ALLOW_IPS"),
-        (Body("values:_port", "return value"), PORTS, "METRICS_PORT"),
+        (Body("values:check_host", "return text"), LISTS, "TRUSTED_HOSTS"),
+        (Body("values:check_network", "return text"), LISTS, "FORWARDED_ALLOW_IPS"),
+        (Body("values:check_port", "return value"), PORTS, "METRICS_PORT"),
         (Body("settings:RoomSettings.strip", "return values"), BLANKS, "LOG_LEVEL"),
         (Value("telemetry.settings:FROM_ENVIRONMENT", "{}"), NATIVE, "OTEL_BSP_SCHEDULE_DELAY"),
         (Value("cache.redis:OPTIONS", '{"foo", "db", "decode_responses"}'), CACHES, "CACHE_URL"),

@@ -21,7 +21,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.I)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def _split(value: Any) -> Any:
+def split_list(value: Any) -> Any:
     """Read `a,b`, `a b`, or the JSON list `["a", "b"]`, as a secrets store returns it."""
     if isinstance(value, str):
         text = value.strip()
@@ -36,7 +36,8 @@ def _split(value: Any) -> Any:
     return value
 
 
-def _host(text: str) -> str:
+def check_host(text: str) -> str:
+    """Return a host as a Host header has it: lower case, IDNA, IPv6 in brackets; `*.` stands for any host below."""
     with suppress(ValueError):
         address = ip_address(text.strip("[]"))
         return f"[{address}]" if address.version == 6 else str(address)
@@ -47,7 +48,8 @@ def _host(text: str) -> str:
     raise ValueError("type host names without scheme, port and path, as in orders.acme.com,*.acme.com")
 
 
-def _network(text: str) -> str:
+def check_network(text: str) -> str:
+    """Return an address or a network; uvicorn takes anything else for a name, which no client has."""
     if text == "*":
         return text
     try:
@@ -57,14 +59,15 @@ def _network(text: str) -> str:
     return str(network) if "/" in text else str(network.network_address)
 
 
-def _origin(text: str) -> str:
+def check_origin(text: str) -> str:
+    """Return an origin as browsers send it: lower case, no path, no default port."""
     if text == "*":
         return text
     with suppress(ValueError):
         url = urlsplit(text)
         if url.scheme and url.hostname and not (url.path.strip("/") or re.search(r"[*@?#]", text)):
             port = f":{url.port}" if url.port and url.port != _DEFAULT_PORTS.get(url.scheme) else ""
-            return f"{url.scheme}://{_host(url.hostname)}{port}"
+            return f"{url.scheme}://{check_host(url.hostname)}{port}"
     raise ValueError("type origins without path, as in https://app.acme.com,http://localhost:3000")
 
 
@@ -72,7 +75,8 @@ def _each(check: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(lambda values: tuple(map(check, values)))
 
 
-def _port(value: Any, info: ValidationInfo) -> Any:
+def check_port(value: Any, info: ValidationInfo) -> Any:
+    """Ignore a variable that Kubernetes sets for a Service of the same name, with one line."""
     if isinstance(value, str) and _SERVICE_LINK.match(value):
         name = str(info.field_name).upper()
         print(
@@ -83,9 +87,9 @@ def _port(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Hosts = Annotated[Names, _each(_host)]  # `*.acme.com`: any host below acme.com
-Networks = Annotated[Names, _each(_network)]
-Origins = Annotated[Names, _each(_origin)]  # https://www.rfc-editor.org/rfc/rfc6454#section-6.2, lower case
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+Hosts = Annotated[Names, _each(check_host)]  # `*.acme.com`: any host below acme.com
+Networks = Annotated[Names, _each(check_network)]
+Origins = Annotated[Names, _each(check_origin)]  # https://www.rfc-editor.org/rfc/rfc6454#section-6.2, lower case
 # https://kubernetes.io/docs/concepts/containers/container-environment/: a Service `metrics` sets METRICS_PORT=tcp://…
-Port = Annotated[int, BeforeValidator(_port), Field(ge=0, le=65_535)]
+Port = Annotated[int, BeforeValidator(check_port), Field(ge=0, le=65_535)]
