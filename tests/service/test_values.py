@@ -129,9 +129,14 @@ CACHES: dict[str, dict[str, Outcome]] = {
     }
 }
 NO_NUMBERS = ["abc", "-1", "1.5", "99999999999999999999", "1e400", "nan", "("]
+NUMBERS: dict[str, Outcome] = {
+    **dict.fromkeys(NO_NUMBERS, REFUSED),
+    "5000": "no setting of ours",
+    " ": "no setting of ours",
+}
 NATIVE: dict[str, dict[str, Outcome]] = {
     **{
-        name: {**dict.fromkeys(NO_NUMBERS, REFUSED), "5000": "no setting of ours", " ": "no setting of ours"}
+        name: NUMBERS
         for name in (
             "OTEL_ATTRIBUTE_COUNT_LIMIT",
             "OTEL_BLRP_MAX_QUEUE_SIZE",
