@@ -17,11 +17,9 @@ READ = """
 import contextlib, io, json, os, sys
 from pydantic import SecretStr
 from my_service.platform.settings import load
-from my_service.platform.values import Origins
 from my_service.settings import Settings
 
 class Mine(Settings):
-    origins: Origins = ()
     prices: list[int] = []
 
 for name, value in json.loads(sys.stdin.read()):
@@ -84,15 +82,6 @@ LISTS: dict[str, dict[str, Outcome]] = {
         "[::1]": ["::1"],
         "*": ["*"],
         **dict.fromkeys(["nginx", "localhost", "10.0.0.*", "10.0.0.1:80", "10.0.0.0/33", "http://10.0.0.1"], REFUSED),
-    },
-    "ORIGINS": {
-        "https://App.acme.com/": ["https://app.acme.com"],
-        "https://app.acme.com:443,http://localhost:3000": ["https://app.acme.com", "http://localhost:3000"],
-        "http://[::1]:3000": ["http://[::1]:3000"],
-        "capacitor://localhost": ["capacitor://localhost"],
-        "*": ["*"],
-        **dict.fromkeys(["app.acme.com", "localhost:3000", "https://*.acme.com", "https://a.com/app", "null"], REFUSED),
-        **dict.fromkeys(["https://a.com?x=1", "https://a.com#x", "https://me:pw@a.com", "https://a.com:x"], REFUSED),
     },
 }
 BLANKS: dict[str, dict[str, Outcome]] = {

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .problems import response
 from .room import Room
-from .settings import Names, RoomSettings, part
+from .settings import RoomSettings, part
 from .state import Headers, RequestContext, state_of
+from .values import Names
 
 # As browsers send it: https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin, which has
 # no path, and no port if it is the scheme's default one.

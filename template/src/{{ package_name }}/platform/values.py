@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticUseDefault
@@ -18,7 +17,6 @@ from pydantic_settings import NoDecode
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.I)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_list(value: Any) -> Any:
@@ -59,18 +57,6 @@ def check_network(text: str) -> str:
     return str(network) if "/" in text else str(network.network_address)
 
 
-def check_origin(text: str) -> str:
-    """Return an origin as browsers send it: lower case, no path, no default port."""
-    if text == "*":
-        return text
-    with suppress(ValueError):
-        url = urlsplit(text)
-        if url.scheme and url.hostname and not (url.path.strip("/") or re.search(r"[*@?#]", text)):
-            port = f":{url.port}" if url.port and url.port != _DEFAULT_PORTS.get(url.scheme) else ""
-            return f"{url.scheme}://{check_host(url.hostname)}{port}"
-    raise ValueError("type origins without path, as in https://app.acme.com,http://localhost:3000")
-
-
 def _each(check: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(lambda values: tuple(map(check, values)))
 
@@ -90,6 +76,5 @@ def check_port(value: Any, info: ValidationInfo) -> Any:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
 Hosts = Annotated[Names, _each(check_host)]  # `*.acme.com`: any host below acme.com
 Networks = Annotated[Names, _each(check_network)]
-Origins = Annotated[Names, _each(check_origin)]  # https://www.rfc-editor.org/rfc/rfc6454#section-6.2, lower case
 # https://kubernetes.io/docs/concepts/containers/container-environment/: a Service `metrics` sets METRICS_PORT=tcp://…
 Port = Annotated[int, BeforeValidator(check_port), Field(ge=0, le=65_535)]
