@@ -104,7 +104,7 @@ def test_variables_of_other_answers_are_there_with_them(template: Path, tmp_path
     [
         (Edit(".copier-answers.yml", "github_user:", "github_owner:"), "question github_user"),
         (Edit("Makefile", "fmt: ## ", "fmt: # "), "target fmt"),
-        (Edit("src/my_service/cli.py", "def migrate(", "def upgrade("), "command migrate"),
+        (Edit("src/my_service/cli.py", 'add_parser("migrate"', 'add_parser("upgrade"'), "command migrate"),
         (NO_VERSION, "route /version"),
         (Edit(".env.example", "#GIT_COMMIT=", "#COMMIT="), "variable GIT_COMMIT"),
     ],
@@ -120,8 +120,8 @@ def test_what_is_built_has_to_leave_the_list(project: Project, tmp_path: Path) -
         Edit(".env.example", "#PORT=", "#USAGE_KEY=\n#PORT="),
         Edit(
             "src/my_service/cli.py",
-            "@app.command()",
-            '@app.command("audit")\ndef look() -> None: ...\n\n\n@app.command()',
+            "    given = vars(",
+            '    commands.add_parser("audit", help="x")\n    given = vars(',
         ),
     )
     assert early(built(ahead)) == ["command audit", "target image", "variable USAGE_KEY"]

@@ -84,7 +84,7 @@ def test_an_answer_switched_off_takes_edits_of_our_file_but_never_the_committed_
     first: Path, tmp_path: Path
 ) -> None:
     service = duplicate(first, tmp_path / "service")
-    file = f"{SRC}/platform/db/__init__.py"
+    file = f"{SRC}/platform/db/pool.py"
     edit = Edit(file, "PROBE_SECONDS = 1.5", "PROBE_SECONDS = 0.5")
     edit.apply(service)
     with pytest.raises(Exception, match="dirty"):  # what git has not got cannot be lost
