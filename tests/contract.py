@@ -58,9 +58,10 @@ ANSWERED = {
 # What the service exports itself, as Prometheus names it: rules, dashboards, autoscaling and analyses build on it.
 METRICS = """
     cache_breaker_open cache_requests_total db_client_connection_count db_client_connection_max
-    http_server_active_requests http_server_request_duration_seconds_bucket http_server_request_duration_seconds_count
-    http_server_request_duration_seconds_sum process_cpu_time_seconds_total process_event_loop_lag_seconds
-    process_memory_usage_bytes process_unix_file_descriptor_count target_info
+    http_server_active_requests http_server_request_duration_seconds_bucket
+    http_server_request_duration_seconds_count http_server_request_duration_seconds_sum log_lines_dropped_total
+    process_cpu_time_seconds_total process_event_loop_lag_seconds process_memory_usage_bytes
+    process_unix_file_descriptor_count target_info
 """
 # The same, where something is lent: by Vault.
 LEASES = "secrets_lease_duration_seconds secrets_lease_remaining_seconds"

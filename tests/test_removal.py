@@ -33,7 +33,7 @@ def rooms() -> tuple[list[str], set[str]]:
     for file in (each for each in platform.rglob("*") if ".py" in each.suffix and each.is_file()):
         declared = assigned(file, "ROOM")
         if isinstance(declared, ast.Call) and any(word.arg == "required" for word in declared.keywords):
-            required.add(file.stem)
+            required.add(file.parent.name if file.stem == "__init__" else file.stem)
     names = assigned(platform / "__init__.py", "ROOMS")
     assert names
     return list(ast.literal_eval(names)), required

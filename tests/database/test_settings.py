@@ -13,7 +13,7 @@ from tests.sabotage import Body
 pytestmark = pytest.mark.servers
 SQLITE = {"DATABASE_URL": "sqlite:///./x.db"}
 POSTGRESQL = {"DATABASE_URL": "postgresql://app:s3cret-marker@127.0.0.1:1/orders"}
-ONE_PROCESS = "Value error, SQLite supports one process only: set DATABASE_URL to PostgreSQL, or this to 1"
+ONE_PROCESS = "SQLite supports one process only: set DATABASE_URL to PostgreSQL, or this to 1"
 
 
 @pytest.mark.parametrize("name", ["DB_INSTANCES", "WEB_CONCURRENCY"])
@@ -102,7 +102,7 @@ def options_are_checked(project: Project) -> None:
     found = json.loads(done.stdout)
     assert [parameters[0] for parameters in found[: len(TAKEN)]] == list(TAKEN.values())
     for refusal, told in zip(found[len(TAKEN) :], [*REFUSED.values(), *SQLITE_REFUSED.values()], strict=True):
-        assert f"Value error, {told}" in refusal
+        assert f"{told}" in refusal
     assert "s3cret" not in done.stdout
 
 
@@ -111,7 +111,7 @@ def test_an_option_that_does_not_exist_is_refused_with_what_to_type(project: Pro
     env = {"DATABASE_URL": "postgresql://u:s3cret@h/d?pgbouncer=true"}
     for command in ("serve", "migrate"):
         done = project.cli(command, env={"PORT": "0", **env})
-        told = f"configuration refused: DATABASE_URL: Value error, {REFUSED['?pgbouncer=true']}\n"
+        told = f"configuration refused: DATABASE_URL: {REFUSED['?pgbouncer=true']}\n"
         assert (done.returncode, done.stderr) == (78, told)
 
 

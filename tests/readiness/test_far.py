@@ -116,7 +116,7 @@ def lent(
 ) -> Iterator[tuple[Service, Prometheus]]:
     """A service with a token that lives so long and is renewed before, in the sight of Prometheus."""
     side, port = deploy(vault, prober.project, folder, token_ttl=seconds), free_port()
-    side.write(nothing="")
+    side.write(unused="x")
     env = {**side.env, "OTEL_METRICS_EXPORTER": "prometheus", "METRICS_PORT": str(port)}
     with served(prober.project, **env) as service, scraped(port) as prometheus:
         prober.far_end("metrics", f"http://{prometheus.address}")

@@ -31,6 +31,7 @@ FROZEN = {
     ("http.server.active_requests", "{request}", "up_down_sum", frozenset({METHOD, "url.scheme"})),
     ("cache.breaker.open", "", "gauge", frozenset()),
     ("cache.requests", "{request}", "sum", frozenset({"cache.policy", "cache.result"})),
+    ("log.lines.dropped", "{line}", "sum", frozenset()),
     ("process.cpu.time", "s", "sum", frozenset({"cpu.mode"})),
     ("process.memory.usage", "By", "up_down_sum", frozenset()),
     ("process.unix.file_descriptor.count", "{file_descriptor}", "up_down_sum", frozenset()),

@@ -191,9 +191,13 @@ class _Handler(logging.Handler):
             event |= {"event": record.msg, "log_error": type(error).__name__}
         self.output.log(record.levelname.lower(), event)
 
+    def flush(self) -> None:
+        """Wait for the last lines: `logging.shutdown` calls this."""
+        self.output.writer.flush()
+
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return record.msg not in UNWANTED
+    return str(record.msg) not in UNWANTED
 
 
 def install(app: FastAPI, settings: RoomSettings) -> None:
@@ -269,7 +273,7 @@ def finish(context: RequestContext) -> None:
         "timestamp": datetime.now(UTC),
         "level": "debug" if path in QUIET else "info",
         "event": "request",
-        "method": context.method,
+        "method": context.scope.get("method", "WEBSOCKET"),
         "path": path if path == route else redact(path[:256]),  # a template has no data of the client
         "route": route,
         "status": context.status,

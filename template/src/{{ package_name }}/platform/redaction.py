@@ -43,9 +43,8 @@ _SECOND_WORDS = {"code", "hash", "key", "keys", "number", "phrase", "value"}
 _NAME = re.compile(r"[\w.-]{1,100}")
 _HEADERS = re.compile(r"authorization|cookie", re.I)  # headers whose value may contain blanks
 _QUERY = re.compile(r"(?<![a-z])query(?:[_-]?string)?$", re.I)
-# Tokens that are known by how they begin: age, Atlassian, AWS, Databricks, DigitalOcean, Docker, GitHub, GitLab,
-# Google, Grafana, Hugging Face, JSON Web Token, Mailgun, npm, PyPI, SendGrid, Sentry, Shopify, Slack, Stripe, OpenAI,
-# Anthropic, Telegram, Twilio, Vault, OpenBao.
+# Tokens known by their beginning: age, Anthropic, Atlassian, AWS, Databricks, DigitalOcean, Docker, GitHub, GitLab,
+# Google, Grafana, Hugging Face, JWT, Mailgun, npm, OpenAI, PyPI, SendGrid, Sentry, Shopify, Slack, Stripe, Vault, etc.
 _TOKENS = (
     r"AGE-SECRET-KEY-\w++|ATATT3[\w=-]{16,}+|(?-i:A[KS]IA[A-Z0-9]{12,}+)|dapi[0-9a-f]{32}|do[opr]_v1_\w{16,}+"
     r"|dckr_\w{3,4}_[\w-]{16,}+|gh[opsur]_\w{16,}+|github_pat_\w{16,}+|gl[a-z]{2,5}-[\w.-]{12,}+"
@@ -57,6 +56,7 @@ _TOKENS = (
 )
 _CARD = r"(?:[3-6]\d{3}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))(?:[ .\u00a0-]?\d{2,4}){3,5}"
 _CARD_NUMBER = re.compile(_CARD)
+_PEM = r"-{4,5} ?BEGIN [A-Z\d ]{0,30}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
 _QUOTE = r"""[bfru@$]{0,2}\\{0,8}["'`\u201c\u2018\u00ab]"""
 _FORMS = re.compile(
     r"(?<!\w)(?:"
@@ -66,7 +66,7 @@ _FORMS = re.compile(
     r"|(?P<hook>https://(?:hooks\.slack\.com|(?:canary\.|ptb\.)?discord(?:app)?\.com/api/webhooks|[\w-]++\.webhook\.office"
     r"\.com)/)[\w/@=-]++"
     r"|(?P<query>(?<=[?&#])[\w.~%\[\]-]++=)[^\s&#\"'<>]++"
-    r"|(?P<pem>-{4,5} ?BEGIN [A-Z\d ]{0,30}PRIVATE KEY(?: BLOCK)? ?-{4,5})[\s\S]*?(?=-----END|---- END|\Z)"
+    rf"|(?P<pem>{_PEM})[\s\S]*?(?=-----END|---- END|\Z)"
     r"|(?P<scheme>(?<![\w-])(?:basic|bearer|digest|negotiate)\s{1,3})[\w.~+/=:-]{6,}+"
     rf"|(?P<token>(?<!-)(?=[abdeghknprswxy\d])(?:{_TOKENS}))"
     r"|(?P<login>(?<![\w.+-])[\w.+-]++:[^\s/@:\"'<>]{1,256}+(?=@[\w\[]))"
@@ -91,7 +91,7 @@ _FORMS = re.compile(
 )
 # Not `(…)*+`: in Python before 3.11.5 a possessive group matches too much (cpython issues 100061 and 106052).
 _VALUE = re.compile(
-    r"\[redacted\]"
+    rf"\[redacted\]|{_PEM}[\s\S]*?(?=-----END|---- END|\Z)"
     r"|(?P<escaped>[bfru@$]{0,2}+(?P<mark>\\++[\"']))(?:(?!(?<!\\)(?P=mark)).)*"
     r"|(?P<double>[bfru@$]{0,2}+\")(?:[^\"\\]++|\\.|\"\")*"
     r"|(?P<single>[bfru@$]{0,2}+')(?:[^'\\]++|\\.|'')*"

@@ -6,6 +6,7 @@ completes the requests in flight.
 """
 
 import gc
+import logging
 import os
 import re
 import signal
@@ -79,6 +80,8 @@ class DrainServer(uvicorn.Server):
         self.drain = drain
         self.drain_until = float("inf")
         self.signal_to_log = ""
+        self.end = threading.Timer(THREAD_SECONDS, _end)
+        self.end.daemon = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start to drain; a second signal exits at once.
@@ -116,16 +119,14 @@ class DrainServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down, and end the process even if threads continue to run: a `def` route cannot be cancelled."""
         await super().shutdown(sockets)
-        end = threading.Timer(THREAD_SECONDS, _end)
-        end.daemon = True
-        end.start()
+        self.end.start()
 
 
 def _end() -> None:
     """End the process without the threads that still run."""
     threads = [each.name for each in threading.enumerate() if not each.daemon and each != threading.main_thread()]
     structlog.get_logger("server").warning("stopped although threads still run", threads=threads)
-    sys.stdout.flush()
+    logging.shutdown()  # writes the last lines
     os._exit(0)
 
 
@@ -170,6 +171,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
     server = DrainServer(config, state_of(app), settings.drain)
     try:
         server.run(sockets=[listener])
+        server.end.cancel()
         structlog.get_logger("server").info("stopped")
     except SystemExit:
         print("the start failed; see the lines above", file=sys.stderr)
