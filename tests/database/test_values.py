@@ -98,9 +98,8 @@ def test_a_value_that_is_refused_is_told_to_nobody(
     [
         Body("db:_without_values", "return ''"),
         Body("db:_without_values", "return error.diag.message_primary or ''"),
-        Body("db:make_engine", "made = original(url, settings)\nmade.sync_engine.hide_parameters = False\nreturn made"),
     ],
-    ids=["details", "class 22", "parameters"],
+    ids=["details", "class 22"],
 )
 def test_a_value_that_is_told_is_noticed(
     project: Project, database: Database, sink: Sink, collector: Collector, tmp_path: Path, sabotage: Body

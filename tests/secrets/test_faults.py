@@ -342,13 +342,6 @@ SABOTAGES = {
             each.notified = self.values.get(each.name, each.notified)
         """,
     ),
-    "line ends": Body(
-        "secrets:Files.read",
-        """
-        found = original()
-        return Snapshot({name: text + "\\n" for name, text in found.values.items()}, found.refresh_seconds)
-        """,
-    ),
     "not refused": Body(
         "secrets:Files.read",
         """

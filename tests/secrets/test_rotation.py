@@ -137,6 +137,9 @@ def outlives_a_seal(service: Service, vault: Space) -> None:
     assert service.client.get("/v1/items").status_code == 200
 
 
+WAITS = "self.wait_seconds, self.renewable = MAX_RETRY_SECONDS, math.inf"
+
+
 @pytest.mark.sabotage
 def test_a_store_that_waits_out_its_back_off_is_noticed(
     project: Project, vault: Space, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +147,7 @@ def test_a_store_that_waits_out_its_back_off_is_noticed(
     side = deploy(vault, project, tmp_path, database_url, default_ttl=9, max_ttl=9)
     migrated(project, f"{database_url}?options=-crole%3Dmy_service_owner")
     side.write(database_url=database_url)
-    sick = project.variant(tmp_path / "sick", Body("secrets:Store._back_off", "self.wait_seconds = MAX_RETRY_SECONDS"))
+    sick = project.variant(tmp_path / "sick", Body("secrets:Store._back_off", WAITS))
     monkeypatch.setattr("tests.secrets.conftest.SECONDS", 15.0)
     with sick.serve(tmp_path / "run", side.env) as service, pytest.raises((AssertionError, ServerError)):
         outlives_a_seal(service, vault)

@@ -14,7 +14,7 @@ from tests.plant import Feature, Revision
 from tests.projects import Change, Project
 from tests.sabotage import Body, Value
 from tests.servers.postgres import Postgres
-from tests.servers.process import ServerError, free_port
+from tests.servers.process import free_port
 
 pytestmark = pytest.mark.servers
 SLOW = Feature(
@@ -169,19 +169,6 @@ def test_a_signal_in_the_middle_of_a_log_line_still_ends_the_service(
     project: Project, tmp_path: Path, log_format: str
 ) -> None:
     ends_though_a_line_was_interrupted(project.variant(tmp_path / "own", SIGNAL), tmp_path, log_format)
-
-
-LOGS = """
-structlog.get_logger("server").info("draining")
-original(sig, frame)
-"""
-
-
-@pytest.mark.sabotage
-def test_a_signal_handler_that_logs_would_not_end_the_service(project: Project, tmp_path: Path) -> None:
-    sick = project.variant(tmp_path / "sick", SIGNAL, Body("server:DrainServer.handle_exit", LOGS))
-    with pytest.raises((AssertionError, ServerError)):
-        ends_though_a_line_was_interrupted(sick, tmp_path, "json")
 
 
 @pytest.mark.sabotage
