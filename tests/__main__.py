@@ -25,9 +25,9 @@ from tests.servers.process import descendants
 # Three workers on two cores, for they wait more than they work.
 SERVERS = ["-n", "3", "--dist", "loadscope"]
 PHASES = {
-    "static": ["-m", "not servers and not sabotage and not timing", "-n", "2", "--dist", "worksteal"],
-    "servers": ["-m", "servers and not sabotage and not timing", *SERVERS],
-    "sabotages": ["-m", "sabotage and not timing", *SERVERS],
+    "static": ["-m", "not servers and not wide and not sabotage and not timing", "-n", "2", "--dist", "worksteal"],
+    "servers": ["-m", "servers and not wide and not sabotage and not timing", *SERVERS],
+    "sabotages": ["-m", "(sabotage or wide) and not timing", *SERVERS],
     # Alone on the machine, or a latency says more about the neighbours than about the service.
     "timing": ["-m", "timing", "-n", "0"],
 }

@@ -39,6 +39,7 @@ def installed(project: Project) -> dict[str, str]:
     return {"PATH": os.pathsep.join([str(project.venv / "bin"), os.environ["PATH"]])}
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "answers",
     ROTATING,

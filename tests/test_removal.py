@@ -79,7 +79,7 @@ def unlink(root: Path, room: str) -> None:
 
 
 Removal = Callable[[Project, Path, str], Project]
-WAYS = pytest.mark.parametrize("remove", [leave_out, delete])
+WAYS = pytest.mark.parametrize("remove", [pytest.param(leave_out, marks=pytest.mark.wide), delete])
 
 
 def stands(service: Service, room: str, example: bool) -> None:

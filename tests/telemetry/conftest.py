@@ -171,7 +171,10 @@ def watch(project: Project, folder: Path, collector: Collector, **env: str) -> I
         yield Watched(service, collector)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+EACH = ("contrib", pytest.param("native", marks=pytest.mark.wide))
+
+
+@pytest.fixture(scope="module", params=EACH)
 def watched(
     request: pytest.FixtureRequest, kinds: dict[str, Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
@@ -181,7 +184,7 @@ def watched(
         yield made
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=EACH)
 def kind(request: pytest.FixtureRequest, kinds: dict[str, Project]) -> Project:
     """The project of each kind in turn."""
     return kinds[request.param]
