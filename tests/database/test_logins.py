@@ -107,7 +107,7 @@ async def main():
             try:
                 await app.state.platform.database.check()
             except NotReady as reason:
-                print("reason:", reason)
+                print(f"reason: {reason}", file=sys.stderr, flush=True)
 
 asyncio.run(main())
 """
@@ -141,8 +141,8 @@ def gives_reasons(project: Project, server: Postgres, database: Database) -> Non
         "postgresql://app:s3cret@nowhere.invalid/x": "does not respond: failed to resolve host 'nowhere.invalid'",
     }
     done = project.run(str(project.venv / "bin/python"), "-c", CHECK, json.dumps([*tried]), env={"LOG_FORMAT": "json"})
-    reasons = re.findall(r"^reason: the database (.*)$", done.stdout, re.M)
-    assert len(reasons) == len(tried), done.stdout
+    reasons = re.findall(r"^reason: the database (.*)$", done.stderr, re.M)
+    assert len(reasons) == len(tried), done.stderr
     for reason, told in zip(reasons, tried.values(), strict=True):
         assert reason.startswith(told), reason
         assert json.dumps(f"the database {reason}") in done.stdout  # once in the log

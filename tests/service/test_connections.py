@@ -352,6 +352,7 @@ def lasts(port: int, name: str) -> float:
     return 20 if end == "open" else time.monotonic() - began
 
 
+@pytest.mark.timing
 def test_slow_clients_are_cut_off(running: Service) -> None:
     """CWE-400: each of them would occupy a connection for ever."""
     with ThreadPoolExecutor(len(SLOW)) as pool:
@@ -359,6 +360,7 @@ def test_slow_clients_are_cut_off(running: Service) -> None:
     assert {name: took for name, took in seconds.items() if not 0.9 < took < 9} == {}
 
 
+@pytest.mark.timing
 def test_a_body_that_makes_progress_is_not_cut_off(running: Service) -> None:
     parts = [b'{"name":"slow"', *[b" " * 1_100] * 7, b"}"]
     received, _ = talk(running.port, POST.replace(b"12", b"7715"), *parts, gap=0.4, end=b'"name"')
@@ -382,6 +384,7 @@ def unread(service: Service) -> str:
         return "whole" if size >= 20_000_000 else "cut"
 
 
+@pytest.mark.timing
 def test_a_client_that_does_not_read_is_cut_off(running: Service) -> None:
     assert unread(running) == "cut"
 
