@@ -26,7 +26,7 @@ AWAY = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 
 
 
 @pytest.fixture
-def lent(database: Database) -> Iterator[Database]:
+def own_login(database: Database) -> Iterator[Database]:
     """The database with a login that is not the service's for long."""
     database.run(*CREATE)
     yield database
@@ -73,12 +73,12 @@ def locked_out(service: Service, database: Database) -> None:
 
 
 def test_a_login_that_is_taken_away_is_told_and_works_when_it_is_back(
-    project: Project, lent: Database, tmp_path: Path
+    project: Project, own_login: Database, tmp_path: Path
 ) -> None:
-    with project.serve(tmp_path, address(lent)) as service:
-        dropped(service, lent)
-    with project.serve(tmp_path / "again", address(lent)) as service:
-        locked_out(service, lent)
+    with project.serve(tmp_path, address(own_login)) as service:
+        dropped(service, own_login)
+    with project.serve(tmp_path / "again", address(own_login)) as service:
+        locked_out(service, own_login)
 
 
 def test_a_right_that_is_missing_stays_a_fault_of_the_service(
@@ -203,11 +203,11 @@ def test_a_lease_that_is_revoked_is_replaced_at_once(
     ids=["500", "stays"],
 )
 def test_a_service_that_does_not_tell_is_noticed(
-    project: Project, lent: Database, tmp_path: Path, sabotage: Sabotage, shows: str
+    project: Project, own_login: Database, tmp_path: Path, sabotage: Sabotage, shows: str
 ) -> None:
     sick = project.variant(tmp_path / "sick", sabotage)
-    with sick.serve(tmp_path / "run", address(lent)) as service, pytest.raises(AssertionError, match=shows):
-        dropped(service, lent)
+    with sick.serve(tmp_path / "run", address(own_login)) as service, pytest.raises(AssertionError, match=shows):
+        dropped(service, own_login)
 
 
 @pytest.mark.sabotage

@@ -313,7 +313,7 @@ def listens(project: Project, folder: Path, env: dict[str, str]) -> list[str]:
 
 
 def test_production_listens_where_a_container_is_reached(project: Project, tmp_path: Path) -> None:
-    assert listens(project, tmp_path / "production", REAL) == ["0.0.0.0"]  # noqa: S104
+    assert listens(project, tmp_path / "production", REAL) == ["0.0.0.0"]  # noqa: S104 as promised
     assert listens(project, tmp_path / "host", {**REAL, "HOST": "127.0.0.1"}) == ["127.0.0.1"]
     assert listens(project, tmp_path / "local", {}) == ["127.0.0.1"]
 

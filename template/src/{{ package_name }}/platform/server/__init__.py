@@ -55,7 +55,7 @@ class Settings(RoomSettings):
     @property
     def address(self) -> str:
         """Where the process listens; by default on all addresses, since a container is reached from outside."""
-        return self.host or ("127.0.0.1" if self.environment in ("local", "test") else "0.0.0.0")  # noqa: S104
+        return self.host or ("127.0.0.1" if self.environment in ("local", "test") else "0.0.0.0")  # noqa: S104 a pod
 
     @property
     def drain(self) -> float:

@@ -61,7 +61,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept a connection; if there are too many, close the oldest that wait for their clients."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type]  # always TCP
         self.since = self.loop.time()
         if len(self.connections) > self.limit:
             waiting = [each for each in self.connections if isinstance(each, Connection) and each.waits_for_client]
