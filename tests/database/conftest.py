@@ -65,7 +65,8 @@ def make_model(project: Project, server: Postgres) -> Database:
     """A new database with roles and schema."""
     made = Database(server.create_database())
     apply_roles(project, made.admin)
-    project.cli("migrate", env=made.env, check=True)
+    done = project.quick("migrate", env=made.env)
+    assert done.returncode == 0, done.stderr
     return made
 
 

@@ -18,7 +18,7 @@ ONE_PROCESS = "SQLite supports one process only: set DATABASE_URL to PostgreSQL,
 
 @pytest.mark.parametrize("name", ["DB_INSTANCES", "WEB_CONCURRENCY"])
 def test_sqlite_serves_one_process(project: Project, name: str) -> None:
-    done = project.cli("serve", env={"PORT": "0", **SQLITE, name: "2"})
+    done = project.quick("serve", env={"PORT": "0", **SQLITE, name: "2"})
     assert (done.returncode, done.stderr) == (78, f"configuration refused: {name}: {ONE_PROCESS}\n")
 
 
@@ -110,7 +110,7 @@ def test_an_option_that_does_not_exist_is_refused_with_what_to_type(project: Pro
     options_are_checked(project)
     env = {"DATABASE_URL": "postgresql://u:s3cret@h/d?pgbouncer=true"}
     for command in ("serve", "migrate"):
-        done = project.cli(command, env={"PORT": "0", **env})
+        done = project.quick(command, env={"PORT": "0", **env})
         told = f"configuration refused: DATABASE_URL: {REFUSED['?pgbouncer=true']}\n"
         assert (done.returncode, done.stderr) == (78, told)
 

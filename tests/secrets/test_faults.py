@@ -73,7 +73,7 @@ def side(vault: Space, project: Project, tmp_path: Path) -> Side:
 
 def ends(project: Project, env: dict[str, str]) -> tuple[int, str]:
     """Exit code and the last line of what a start says, in which there is no secret."""
-    done = project.cli("serve", env={"PORT": "0", **env})
+    done = project.quick("serve", env={"PORT": "0", **env})
     assert SECRET not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.splitlines()[-1]
@@ -140,7 +140,7 @@ def faulty(side: Side, fault: str) -> Iterator[str]:
 
 
 def test_what_vault_lacks_is_said_by_name(project: Project) -> None:
-    done = project.cli("serve", env={"SECRETS_BACKEND": "vault", "VAULT_AUTH_METHOD": "approle"})
+    done = project.quick("serve", env={"SECRETS_BACKEND": "vault", "VAULT_AUTH_METHOD": "approle"})
     assert done.returncode == 78
     lines = [line.removeprefix("configuration refused: ") for line in done.stderr.splitlines()]
     needed = ("VAULT_ADDR", "VAULT_SECRET_PATH", "VAULT_ROLE_ID", "VAULT_SECRET_ID_FILE")
@@ -174,7 +174,7 @@ def test_a_setting_that_no_wait_makes_right_is_refused_in_one_line(
         "VAULT_SECRET_PATH": SLUG,
     }
     name, _, value = setting.partition("=")
-    done = hasty.cli("serve", env={"PORT": "0", **env, name: value})
+    done = hasty.quick("serve", env={"PORT": "0", **env, name: value})
     assert (done.returncode, done.stderr) == (78, f"configuration refused: {WRONG[setting]}\n")
 
 
@@ -188,7 +188,7 @@ def test_a_token_waits_for_a_vault_that_is_away(hasty: Project) -> None:
 
 def test_production_refuses_a_token(project: Project, side: Side) -> None:
     env = {"ENVIRONMENT": "production", **side.env, "VAULT_AUTH_METHOD": "token", "VAULT_TOKEN": side.vault.root}
-    done = project.cli("serve", env=env)
+    done = project.quick("serve", env=env)
     assert (done.returncode, side.vault.root in done.stderr) == (78, False)
     assert "VAULT_AUTH_METHOD: a fixed token is refused in production" in done.stderr
     assert side.vault.asked("lookup-self") == 0
@@ -252,7 +252,7 @@ def test_a_file_that_may_not_be_read_is_refused(hasty: Project, tmp_path: Path) 
 
 
 def test_a_backend_that_was_not_emitted_is_refused(project: Project) -> None:
-    done = project.cli("serve", env={"SECRETS_BACKEND": "aws"})
+    done = project.quick("serve", env={"SECRETS_BACKEND": "aws"})
     assert (done.returncode, "SECRETS_BACKEND: aws is not part of this service; use one of env" in done.stderr) == (
         78,
         True,

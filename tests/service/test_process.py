@@ -75,6 +75,22 @@ def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
     assert "0003_syntax.py" in done.stderr
 
 
+def test_a_command_is_quick_in_the_tests_and_says_the_same(project: Project, tmp_path: Path) -> None:
+    """What many tests rely on, `Project.quick`, is a real command but for its imports."""
+    asked = [
+        (("migrate",), {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}),
+        (("serve",), {"ENVIRONMENT": "production"}),
+        (("serv",), {}),
+    ]
+    ends = []
+    for arguments, env in asked:
+        real, quick = project.cli(*arguments, env=env), project.quick(*arguments, env=env)
+        assert (quick.returncode, quick.stdout) == (real.returncode, real.stdout)
+        assert quick.stderr.replace("my_service", "-c") == real.stderr.replace("my_service", "-c")
+        ends.append(quick.returncode)
+    assert ends == [0, 78, 2]
+
+
 def test_an_unknown_command_is_usage(project: Project) -> None:
     done = project.cli("serv")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)

@@ -103,7 +103,7 @@ def test_what_no_waiting_mends_is_refused_at_once_with_one_line(
 ) -> None:
     if value:
         aws.put("orders", value)
-    done = quick.cli("serve", env=env(aws, name))
+    done = quick.quick("serve", env=env(aws, name))
     assert (done.returncode, done.stderr, done.stdout) == (78, f"configuration refused: {line}\n", "")
     assert aws.asked <= 3 if name else aws.asked == 0
 
@@ -121,7 +121,7 @@ def test_what_no_waiting_mends_is_refused_at_once_with_one_line(
 def test_what_boto3_refuses_is_refused_with_one_line(quick: Project, aws: Aws, setting: str, line: str) -> None:
     """As issue 16 demands of all that a library reads."""
     name, _, value = setting.partition("=")
-    done = quick.cli("serve", env={**env(aws), name: value})
+    done = quick.quick("serve", env={**env(aws), name: value})
     assert (done.returncode, done.stderr) == (78, f"configuration refused: {line}\n")
 
 
@@ -137,7 +137,7 @@ def test_a_fault_at_the_start_is_waited_for_if_waiting_helps(
     quick: Project, aws: Aws, fault: tuple[int, str], code: int
 ) -> None:
     with aws.refusing(*fault):
-        done = quick.cli("serve", env=env(aws))
+        done = quick.quick("serve", env=env(aws))
     assert done.returncode == code
     assert f"AWS: orders: {fault[1]}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -153,7 +153,7 @@ def test_a_backend_that_knows_no_throttling_would_give_up(quick: Project, aws: A
 
 def test_nobody_there_is_waited_for_and_named(quick: Project, aws: Aws) -> None:
     nowhere = {**env(aws), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    done = quick.cli("serve", env=nowhere)
+    done = quick.quick("serve", env=nowhere)
     assert done.returncode == 1
     assert "AWS: orders: EndpointConnectionError" in done.stderr
 
