@@ -165,6 +165,7 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
     )
     listener = _listen(settings.address, settings.port)
     if reload:
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs each change, also of files without code
         _log_address(listener, settings.environment)
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
         return
