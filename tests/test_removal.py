@@ -44,9 +44,11 @@ REMOVABLE = [room for room in ROOMS if room not in REQUIRED]
 
 
 def leave_out(project: Project, folder: Path, room: str) -> Project:
-    """As a user does it: one word in `main.py`; and the room's own smoke tests go with it."""
+    """As a user does it: one word in `main.py`; the room's own smoke tests and the features that use it go with it."""
     made = project.variant(folder, Edit(MAIN, "without=set()", f'without={{"{room}"}}'))
     (made.root / f"tests/rooms/test_{room}.py").unlink(missing_ok=True)
+    if room == "db":
+        shutil.rmtree(made.root / "src/my_service/features/items")
     return made
 
 
@@ -94,8 +96,7 @@ def stands(service: Service, room: str, example: bool) -> None:
     assert unknown.headers["content-type"] == "application/problem+json"
     if example:
         items = get("/v1/items")
-        assert items.status_code == (503 if room == "db" else 200)
-        assert items.headers["content-type"] == f"application/{'problem+' * (room == 'db')}json"
+        assert (items.status_code, items.headers["content-type"]) == (200, "application/json")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,26 @@ def test_a_service_works_without_a_room(
     project: Project, database: Path, tmp_path: Path, remove: Removal, room: str
 ) -> None:
     works_without(project, database, tmp_path, remove, room)
+
+
+def created(project: Project) -> str:
+    """The last line of creating the application."""
+    create = "from my_service import main; main.app(); print('created')"
+    done = project.run(str(project.venv / "bin/python"), "-c", create, check=False)
+    return (done.stdout + done.stderr).splitlines()[-1]
+
+
+def test_a_room_that_a_route_uses_cannot_be_left_out(project: Project, tmp_path: Path) -> None:
+    without = project.variant(tmp_path / "used", Edit(MAIN, "without=set()", 'without={"db"}'))
+    assert created(without) == "ValueError: the room 'db' cannot be left out: /v1/items uses it"
+    assert created(leave_out(project, tmp_path / "unused", "db")) == "created"
+
+
+@pytest.mark.sabotage
+def test_a_service_that_asks_no_route_starts_without_its_database(project: Project, tmp_path: Path) -> None:
+    unchecked = Body("features:using", "return []")
+    without = project.variant(tmp_path / "used", Edit(MAIN, "without=set()", 'without={"db"}'), unchecked)
+    assert created(without) == "created"
 
 
 def test_there_is_nothing_to_migrate_without_the_database_room(project: Project, tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def test_a_read_invalidates_nothing(pair: list[Lab]) -> None:
 
 
 EARLY = """
-    await self.cache.invalidate(f"item:{item_id}")
+    await self.state.cache.invalidate(f"item:{item_id}")
     item = await original(item_id, new)
-    self.changed.clear()
+    self.session.info[transaction].clear()
     return item
 """
 
@@ -101,7 +101,7 @@ def test_a_sabotaged_store_fails_the_proof(
 
 # A read that says that it has changed what it returns.
 CHANGES = """
-self.changed.add(f"item:{item_id}")
+invalidate(self.session, f"item:{item_id}")
 return await original(item_id)
 """
 

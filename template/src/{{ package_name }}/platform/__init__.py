@@ -110,7 +110,7 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         without: Names of rooms to remove.
 
     Raises:
-        ValueError: `without` names an unknown room, or one that is required.
+        ValueError: `without` names an unknown room, one that is required, or one that a route uses.
     """
     for name in without:
         if name not in ROOMS:
@@ -134,6 +134,10 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
     app.state.platform = State(settings, route_of=RouteTemplates(app).of)
     app.door = Door(super(Service, app).__call__, app.rooms.values(), app.state.platform)
     features.install(app)  # first, because each route that is tried in vain costs time
+    for name in PRESENT.keys() & without:
+        dependency = PRESENT[name].dependency
+        if dependency and (paths := features.using(app, dependency)):
+            raise ValueError(f"the room {name!r} cannot be left out: {paths[0]} uses it")
     for name, room in reversed(app.rooms.items()):  # the middleware added last is the outermost
         if room.install:
             room.install(app, settings)

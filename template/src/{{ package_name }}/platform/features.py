@@ -5,8 +5,12 @@ They are discovered and not listed, so adding or deleting a feature changes no f
 
 import importlib.util
 import pkgutil
+from collections.abc import Callable
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
 FEATURES = __package__.rpartition(".")[0] + ".features"
 
@@ -33,3 +37,13 @@ def install(app: FastAPI) -> None:
     """Add the routes of every feature."""
     for router in routers().values():
         app.include_router(router)
+
+
+def using(app: FastAPI, dependency: Callable[..., Any]) -> list[str]:
+    """The paths of the routes that have a dependency, directly or through another one."""
+
+    def uses(found: Dependant) -> bool:
+        return found.call is dependency or any(map(uses, found.dependencies))
+
+    routes = ((each.path or "", each.original_route) for each in iter_route_contexts(app.routes))
+    return [path for path, route in routes if isinstance(route, APIRoute | APIWebSocketRoute) and uses(route.dependant)]

@@ -29,6 +29,7 @@ class Room:
         lifespan: Opened before the service accepts requests, closed at shutdown.
         readiness: Checks a required part: returns evidence for people, or raises `NotReady`.
         describe: Changes the OpenAPI document.
+        dependency: A dependency of routes: while one has it, the room cannot be left out.
         required: Whether the service cannot run without the room.
     """
 
@@ -40,6 +41,7 @@ class Room:
     lifespan: Callable[[FastAPI, RoomSettings], AbstractAsyncContextManager[None]] | None = None
     readiness: Callable[[State], Awaitable[str]] | None = None
     describe: Callable[[dict[str, Any], FastAPI], None] | None = None
+    dependency: Callable[..., Any] | None = None
     required: bool = False
 
 

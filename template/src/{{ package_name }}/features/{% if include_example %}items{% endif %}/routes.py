@@ -12,8 +12,7 @@ from .store import ItemStore, open_store
 
 router = APIRouter(prefix="/v1/items", tags=["items"])
 
-# The transaction ends before the response is sent: what the response confirms is stored.
-Store = Annotated[ItemStore, Depends(open_store, scope="function")]
+Store = Annotated[ItemStore, Depends(open_store)]
 # Clients and CDNs store responses and revalidate them each time: never stale, and cheap if nothing has changed. With
 # `s_maxage=60` a CDN would respond without revalidation; writes purge it by tag.
 cached = HttpPolicy(tags=("items",))

@@ -7,11 +7,13 @@ The service starts even if the database is down: until it is available `/readyz`
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import cast
+from typing import Annotated, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.requests import HTTPConnection
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from starlette.responses import Response
 
@@ -26,6 +28,32 @@ from .spans import trace_statements
 
 class Base(DeclarativeBase):
     """The base class of your tables; migrations find the tables through it."""
+
+
+@asynccontextmanager
+async def transaction(app: FastAPI) -> AsyncIterator[AsyncSession]:
+    """Open a transaction outside a request: it commits at the end, and rolls back on an error."""
+    state, tags = state_of(app), set[str]()
+    try:
+        async with cast(Pool, state.database).begin() as session:
+            session.info[transaction] = tags
+            yield session
+    finally:  # after the commit, or a reader would cache the old value again; also if the commit's result is unknown
+        await state.cache.invalidate(*tags)
+
+
+def invalidate(session: AsyncSession, *tags: str) -> None:
+    """Remove all cached values that have one of the tags, as soon as the transaction has ended."""
+    session.info[transaction].update(tags)
+
+
+async def _session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    async with transaction(connection.app) as session:
+        yield session
+
+
+# One transaction per request, which ends before the response is sent: what the response confirms is stored.
+Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -65,4 +93,4 @@ async def readiness(state: State) -> str:
     return await pool.check() if pool else ""
 
 
-ROOM = Room(settings=Settings, install=install, lifespan=lifespan, readiness=readiness)
+ROOM = Room(settings=Settings, install=install, lifespan=lifespan, readiness=readiness, dependency=_session)
