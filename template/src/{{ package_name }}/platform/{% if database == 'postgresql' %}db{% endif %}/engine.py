@@ -3,15 +3,8 @@
 The client must end them itself: TCP's own time-outs do not, if something between client and server still acknowledges.
 """
 
-import asyncio
-import os
-import re
-import socket
-from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-from psycopg import AsyncConnection, Error
-from psycopg.abc import PQGen
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -31,47 +24,13 @@ CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-T = TypeVar("T")
-
-
-class BoundedConnection(AsyncConnection[Any]):
-    """Gives up a server that does not respond, and removes the values of rows from its errors."""
-
-    seconds: float = PING_SECONDS
-
-    async def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
-        """Wait for a response, for at most `seconds`.
-
-        Every statement, commit and rollback waits here. The socket is shut down, which also ends the wait in which
-        psycopg, after a cancellation, waits for the server to end the statement.
-        """
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self.seconds, self._give_up)
-        try:
-            return await super().wait(gen, *args, **options)
-        except Error as error:
-            if text := _without_values(error):
-                error.args = (text,)
-            elif loop.time() >= timer.when():
-                error.args = (f"no response within {self.seconds:g} s",)
-            raise
-        finally:
-            timer.cancel()
-
-    def _give_up(self) -> None:
-        with suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
-
-
-def _without_values(error: Error) -> str:
-    """The server's message without its details: they contain rows (`Failing row contains (…)`), as class 22 does."""
-    text = error.diag.message_primary or ""
-    return re.sub(r'".*"|: .*', "…", text, flags=re.S) if (error.sqlstate or "").startswith("22") else text
 
 
 def make_engine(url: URL, settings: Settings) -> AsyncEngine:
     """Create an engine whose waits all have a time-out, and whose errors do not contain parameters."""
     if url.get_backend_name() == "postgresql":
+        from .connection import BoundedConnection  # psycopg takes 9 MiB, which SQLite does not need
+
         # A prepared statement belongs to one server connection; a pooler may use another one for the next transaction.
         pooled = {"prepare_threshold": None} if settings.db_pooler != "none" else {}
         engine = create_async_engine(

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from psycopg.pq import Conninfo
 from pydantic import AfterValidator, SecretStr
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -38,9 +37,15 @@ def _parse(url: SecretStr) -> URL:
     return make_url(text)
 
 
+def _options_of_libpq() -> set[str]:
+    from psycopg.pq import Conninfo  # not imported for SQLite
+
+    return {option.keyword.decode() for option in Conninfo.get_defaults()}
+
+
 def _wrong(url: URL) -> Iterator[str]:
     postgresql = url.get_backend_name() == "postgresql"
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()} if postgresql else _SQLITE
+    known = _options_of_libpq() if postgresql else _SQLITE
     for name, values in url.normalized_query.items():
         if name not in known and "@" in f"{name}{values}":
             yield "type @ in the password as %40, and ? as %3F"  # the rest of the password is taken for an option
