@@ -157,6 +157,12 @@ def test_an_error_that_happens_outside_of_requests_is_reported(reported: Reporte
     assert "request" not in event
 
 
+SHARED_SCOPE = """
+scope = context.state.own[Reports].scopes.get_isolation_scope()
+context.notes[Reports] = _RequestNotes(scope)
+"""
+
+
 @pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("check", "sabotage"),
@@ -168,7 +174,7 @@ def test_an_error_that_happens_outside_of_requests_is_reported(reported: Reporte
         (check_logged, Value("problems:ServiceError.status", "503")),
         (check_logged, Value("problems:Unavailable.status", "500")),
         (check_once, Body("errors:Reports.unhandled", "_notes_of(current.get()).reported = None\noriginal(error)")),
-        (check_own_use, Body("errors:Reports.isolate", "return self.sdk.get_isolation_scope()")),
+        (check_own_use, Body("errors:begin", SHARED_SCOPE)),
         (check_storm, Value("errors:MAX_REPORTS_PER_KIND", "10_000")),
         (check_storm, Body("errors:_kind", "return original(body, error) + secrets.token_hex()")),
     ],
@@ -236,7 +242,7 @@ def test_requests_within_the_process_give_the_scope_of_their_caller_back(faulty:
 @pytest.mark.sabotage
 def test_a_scope_that_is_kept_is_noticed(faulty: Project, tmp_path: Path) -> None:
     try:
-        told = rejoined(faulty, tmp_path, Body("errors:Reports.restore_scope", "pass"))
+        told = rejoined(faulty, tmp_path, Body("errors:finish", "pass"))
     except AssertionError as error:  # each request went one deeper
         told = str(error)
     assert told == "False" or "RecursionError" in told

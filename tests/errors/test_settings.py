@@ -13,7 +13,7 @@ LOADED = """
 import sys
 from my_service import main
 app = main.app()
-print(any(name.partition(".")[0] == "sentry_sdk" for name in sys.modules), app.state.platform.errors is not None)
+print(any(name.partition(".")[0] == "sentry_sdk" for name in sys.modules), app.state.platform.report is not None)
 """
 
 

@@ -295,8 +295,29 @@ async def collect() -> float:
     began = time.perf_counter()
     gc.collect()
     return time.perf_counter() - began
+
+
+@router.get("/collects")
+async def collects() -> bool:
+    return gc.isenabled()
 ''',
 )
+
+
+def collects(project: Project, folder: Path, *changes: Change) -> str:
+    """Whether a running service collects garbage, which it does not during its start."""
+    with project.variant(folder / "made", COLLECT, *changes).serve(folder / "run") as service:
+        return service.client.get("/collects").text
+
+
+def test_garbage_is_collected_once_the_service_has_started(project: Project, tmp_path: Path) -> None:
+    assert collects(project, tmp_path) == "true"
+
+
+@pytest.mark.sabotage
+def test_a_service_that_collects_no_garbage_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = Body("server:DrainServer.startup", "await original(sockets)\ngc.disable()")
+    assert collects(project, tmp_path, sick) == "false"
 
 
 def longest_pause(project: Project, folder: Path, *changes: Change) -> float:

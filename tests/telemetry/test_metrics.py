@@ -268,7 +268,7 @@ BY_PATH = 'current.get().matched = current.get().scope["path"]\noriginal(current
         Body("telemetry:finish", BY_PATH),
         Value("state:METHODS", 'type("Any", (), {"__contains__": lambda *_: True})()'),
         Value("state:PROBES", '{"/livez"}'),
-        Argument("telemetry:build", "views", "[]"),
+        Argument("telemetry:start", "views", "[]"),
     ],
     ids=["only what is sampled", "twice", "by path", "any method", "a probe", "a mounted application"],
 )

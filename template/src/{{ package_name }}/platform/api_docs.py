@@ -4,42 +4,26 @@ Off in production unless `EXPOSE_DOCS=true`, because the description of an API h
 """
 
 import hashlib
-import html
+import re
 from base64 import b64encode
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_oauth2_redirect_html
+from fastapi.openapi.docs import get_swagger_ui_html, get_swagger_ui_oauth2_redirect_html
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from .room import Room
 from .settings import RoomSettings, part
 
-# Swagger UI sets style attributes, hence 'unsafe-inline'; its scripts are files of this origin.
-CSP = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-REDIRECT_CSP = "default-src 'none'; script-src 'sha256-{}'; frame-ancestors 'none'"
-START_SCRIPT = """const { openapi, redirect } = document.currentScript.dataset;
-SwaggerUIBundle({
-  url: openapi, oauth2RedirectUrl: location.origin + redirect,
-  dom_id: "#docs", deepLinking: true, tryItOutEnabled: true,
-}).initOAuth({ usePkceWithAuthorizationCodeGrant: true });
-"""
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<link rel="icon" href="{root}/docs/assets/favicon.png">
-<link rel="stylesheet" href="{root}/docs/assets/swagger-ui.css">
-<div id="docs"></div>
-<script src="{root}/docs/assets/swagger-ui-bundle.js"></script>
-<script src="{root}/docs/start.js" data-openapi="{root}/openapi.json" data-redirect="{root}/docs/oauth2-redirect">
-</script>
-</html>
-"""
+# Scripts are files of this origin, or allowed by their hash; Swagger UI sets style attributes, hence 'unsafe-inline'.
+PAGE_CSP = (
+    "default-src 'self'; script-src 'self' {}; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'; connect-src 'self'"
+)
+REDIRECT_CSP = "default-src 'none'; script-src {}; frame-ancestors 'none'"
 
 
 class Settings(RoomSettings):
@@ -59,28 +43,35 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         return JSONResponse({**schema, "servers": [{"url": root}, *schema.get("servers", ())]} if root else schema)
 
     async def page(request: Request) -> Response:
-        root = html.escape(request.scope.get("root_path", ""), quote=True)
-        text = PAGE.format(title=html.escape(app.title), root=root)
-        csp = f"{CSP}; connect-src 'self' {' '.join(_token_origins(app.openapi()))}"
+        docs = f"{request.scope.get('root_path', '')}/docs"
+        found = get_swagger_ui_html(
+            openapi_url=f"{docs.removesuffix('/docs')}/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{docs}/assets/swagger-ui-bundle.js",
+            swagger_css_url=f"{docs}/assets/swagger-ui.css",
+            swagger_favicon_url=f"{docs}/assets/favicon.png",
+            oauth2_redirect_url=f"{docs}/oauth2-redirect",
+            init_oauth={"usePkceWithAuthorizationCodeGrant": True},
+            swagger_ui_parameters={"tryItOutEnabled": True},
+        )
         # The page of the identity provider is a popup, and needs to find this page when it returns.
-        headers = {"Content-Security-Policy": csp, "Cross-Origin-Opener-Policy": "same-origin-allow-popups"}
-        return HTMLResponse(text, headers=headers)
+        return _restrict(found, " ".join([PAGE_CSP, *_token_origins(app.openapi())]), "same-origin-allow-popups")
 
     async def redirect(request: Request) -> Response:
-        found = get_swagger_ui_oauth2_redirect_html()
-        script = bytes(found.body).partition(b"<script>")[2].partition(b"</script>")[0]
-        csp = REDIRECT_CSP.format(b64encode(hashlib.sha256(script).digest()).decode())
-        found.headers.update({"Content-Security-Policy": csp, "Cross-Origin-Opener-Policy": "unsafe-none"})
-        return found
-
-    async def start(request: Request) -> Response:
-        return Response(START_SCRIPT, media_type="text/javascript")
+        return _restrict(get_swagger_ui_oauth2_redirect_html(), REDIRECT_CSP, "unsafe-none")
 
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", page, include_in_schema=False)
     app.add_route("/docs/oauth2-redirect", redirect, include_in_schema=False)
-    app.add_route("/docs/start.js", start, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _restrict(page: Response, csp: str, opener: str) -> Response:
+    """Allow what the page needs, and only the scripts that it has."""
+    scripts = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.S)
+    hashes = " ".join(f"'sha256-{b64encode(hashlib.sha256(script).digest()).decode()}'" for script in scripts)
+    page.headers.update({"Content-Security-Policy": csp.format(hashes), "Cross-Origin-Opener-Policy": opener})
+    return page
 
 
 def _token_origins(schema: dict[str, Any]) -> list[str]:

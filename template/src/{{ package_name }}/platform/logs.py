@@ -58,19 +58,14 @@ class Settings(RoomSettings):
 
 
 def _add_ids(line: dict[str, Any]) -> None:
-    if context := current.get():
+    """Add the ids of the request, and of the current span: a feature may open one around a part of a request."""
+    context, span = current.get(), trace.get_current_span().get_span_context()
+    if context:
         line |= {"request_id": context.request_id, "trace_id": context.trace_id}
         if context.span_id:
-            line["span_id"] = _current_span_id() or context.span_id
-    elif span_id := _current_span_id():
-        trace_id = trace.get_current_span().get_span_context().trace_id
-        line |= {"trace_id": f"{trace_id:032x}", "span_id": span_id}
-
-
-def _current_span_id() -> str:
-    """The id of the current span, for example of one that a feature opens around a part of a request."""
-    context = trace.get_current_span().get_span_context()
-    return f"{context.span_id:016x}" if context.is_valid else ""
+            line["span_id"] = f"{span.span_id:016x}" if span.is_valid else context.span_id
+    elif span.is_valid:
+        line |= {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
 
 
 class Output:
@@ -100,8 +95,8 @@ class Output:
         """
         try:
             structlog.contextvars.merge_contextvars(None, level, event)
-            if self.state and self.state.errors and level in ERROR_LEVELS:
-                self.state.errors.logged({**event, "level": level})
+            if self.state and self.state.report and level in ERROR_LEVELS:
+                self.state.report({**event, "level": level})
             self._complete(level, redact(self.format_exception(None, level, {"event": event.get("event"), **event})))
         except Exception as error:
             self._complete(level, {"event": "a log line could not be written", "error": type(error).__name__})

@@ -141,13 +141,6 @@ class Secrets(Protocol):
         """
 
 
-class ErrorReports(Protocol):
-    """The room `errors`."""
-
-    def logged(self, event: Json) -> None:
-        """Report an event that was logged as an error, with its exception if there is one."""
-
-
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric that a room registers; it is read at each export.
@@ -231,7 +224,7 @@ class State:
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams have to end: docs/streams.md
     cache: Cache = field(default_factory=NoCache)
     database: Database | None = None
-    errors: ErrorReports | None = None
+    report: Callable[[Json], None] | None = None  # reports an event that was logged as an error: the room `errors`
     idempotency: Idempotency | None = None
     secrets: Secrets | None = None
     traced: ASGIApp | None = None  # serves sampled requests, while traces are exported

@@ -101,6 +101,7 @@ class DrainServer(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # otherwise each full collection blocks all requests for about 100 ms
+        gc.enable()
         for listener in sockets or []:
             _log_address(listener, self.state.settings.environment)
 

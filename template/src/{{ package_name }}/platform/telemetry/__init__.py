@@ -9,13 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.metrics import set_meter_provider
 from opentelemetry.trace import (
     INVALID_SPAN_CONTEXT,
     NonRecordingSpan,
@@ -23,14 +21,12 @@ from opentelemetry.trace import (
     SpanContext,
     TraceState,
     set_span_in_context,
-    set_tracer_provider,
 )
 
 from ..room import Room
 from ..settings import RoomSettings, part
 from ..state import QUIET, Headers, RequestContext, current, state_of
-from .http import make_traced
-from .settings import Settings
+from .settings import Settings, share_of
 
 if TYPE_CHECKING:
     from .metrics import Requests
@@ -89,8 +85,7 @@ def sampler(kind: str, ratio: float) -> Callable[[RequestContext], bool]:
         kind: As in OTEL_TRACES_SAMPLER.
         ratio: The share of traces, for samplers that take one.
     """
-    share = {"always_off": 0.0, "always_on": 1.0}.get(kind.removeprefix("parentbased_"), ratio)
-    bound = round(share * (LOWER_64_BITS + 1))
+    bound = round(share_of(kind, ratio) * (LOWER_64_BITS + 1))
     follows = kind.startswith("parentbased_")
 
     def samples(context: RequestContext) -> bool:
@@ -138,21 +133,11 @@ async def lifespan(app: FastAPI, settings: RoomSettings) -> AsyncIterator[None]:
     if not (prometheus or local or own.sends("traces") or own.sends("metrics") or own.sends("logs")):
         yield
         return
-    sdk = import_module(".sdk", __package__)
-    providers = sdk.build(app, own, state.spans if local else [])
-    if providers.tracers:
-        set_tracer_provider(providers.tracers)
-        state.traced = make_traced(app, providers.tracers)
-    if providers.lines:
-        state.lines.append(providers.lines)
-    requests = lag = None
-    if providers.meters:
-        set_meter_provider(providers.meters)
-        meters = import_module(".metrics", __package__)
-        requests, lag = meters.install(providers.meters, state, providers.durations)
-    samples = sampler(own.otel_traces_sampler, own.ratio) if providers.tracers else None
+    from . import sdk
+
+    requests, lag = sdk.start(app, own, state.spans if local else [])
+    samples = sampler(own.otel_traces_sampler, own.ratio) if state.traced else None
     state.own[RequestTelemetry] = RequestTelemetry(samples, requests)
-    state.flushes += providers.flushes
     lag_task = asyncio.create_task(lag.measure()) if lag else None
     yield
     del state.own[RequestTelemetry]

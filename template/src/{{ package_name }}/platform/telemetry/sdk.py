@@ -1,19 +1,21 @@
-"""Builds OpenTelemetry's SDK from the settings: resource, providers and exporters."""
+"""Starts OpenTelemetry's SDK from the settings: resource, providers and exporters."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import DropAggregation, View
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import set_tracer_provider
 
-from ..state import Line, release_of
+from ..state import release_of, state_of
 from .durations import Durations
+from .http import make_traced
+from .metrics import EventLoopLag, Requests, install
 from .settings import Settings, pairs
 
 # Set from the pod's own fields (downward API); named after https://opentelemetry.io/docs/specs/semconv/resource/k8s/.
@@ -27,45 +29,45 @@ POD = (
 )
 
 
-@dataclass
-class Providers:
-    """What the room `telemetry` uses; None if the settings switch it off."""
-
-    tracers: TracerProvider | None = None
-    meters: MeterProvider | None = None
-    durations: Durations = field(default_factory=Durations)
-    lines: Line | None = None
-    flushes: list[Callable[[], object]] = field(default_factory=list)
-
-
-def build(app: FastAPI, settings: Settings, local_exporters: Sequence[Any]) -> Providers:
-    """Build the providers that the settings require; nothing is sent before they are used.
+def start(
+    app: FastAPI, settings: Settings, local_exporters: Sequence[Any]
+) -> tuple[Requests | None, EventLoopLag | None]:
+    """Start what the settings require; its outputs and its flushes are added to the state of the application.
 
     Args:
         app: Its name and version identify the resource.
         settings: Of the room.
         local_exporters: Exporters inside the process, which get each span.
+
+    Returns:
+        What counts requests, and what measures the event loop; None if metrics are not exported.
     """
     # The stable semantic conventions; instrumentations still default to the old names.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
-    providers, resource = Providers(), _resource(app, settings)
+    state, resource = state_of(app), _resource(app, settings)
     if settings.sends("traces") or local_exporters:
         from . import traces
 
         options = settings.options("traces") if settings.sends("traces") else None
         kind, size = settings.otel_traces_sampler, settings.otel_bsp_max_export_batch_size
-        providers.tracers = traces.make(kind, settings.ratio, resource, options, local_exporters, size)
-        providers.flushes.append(providers.tracers.shutdown)
-    if reader := _reader(settings, providers.durations):
-        once = View(meter_name="fastapi", aggregation=DropAggregation())  # mounted applications count requests again
-        providers.meters = MeterProvider([reader], resource, shutdown_on_exit=False, views=[once])
-        providers.flushes.append(providers.meters.shutdown)
+        tracers = traces.make(kind, settings.ratio, resource, options, local_exporters, size)
+        set_tracer_provider(tracers)
+        state.traced = make_traced(app, tracers)
+        state.flushes.append(tracers.shutdown)
     if settings.sends("logs"):
         from . import log_records
 
-        providers.lines, flush = log_records.make(resource, settings.options("logs"))
-        providers.flushes.append(flush)
-    return providers
+        emit, flush = log_records.make(resource, settings.options("logs"))
+        state.lines.append(emit)
+        state.flushes.append(flush)
+    durations = Durations()
+    if not (reader := _reader(settings, durations)):
+        return None, None
+    once = View(meter_name="fastapi", aggregation=DropAggregation())  # mounted applications count requests again
+    meters = MeterProvider([reader], resource, shutdown_on_exit=False, views=[once])
+    set_meter_provider(meters)
+    state.flushes.append(meters.shutdown)
+    return install(meters, state, durations)
 
 
 def _resource(app: FastAPI, settings: Settings) -> Resource:

@@ -152,6 +152,11 @@ class Settings(RoomSettings):
                     yield from explain(error, name)
 
 
+def share_of(kind: str, ratio: float) -> float:
+    """The share of traces of a sampler: `ratio`, unless its name says all or none."""
+    return {"always_off": 0.0, "always_on": 1.0}.get(kind.removeprefix("parentbased_"), ratio)
+
+
 def own(signal: Signal, name: str) -> str:
     """The value of a signal's own variable, such as OTEL_EXPORTER_OTLP_TRACES_TIMEOUT; empty if it is not set."""
     return os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}", "").strip()

@@ -19,21 +19,19 @@ from wrapt import register_post_import_hook
 from ..redaction import redact
 from ..state import current
 from .pacing import Pace
+from .settings import share_of
 
 # Query strings contain search terms and tokens; the path is enough to identify a request.
 DROPPED = ("url.query",)
-# Never redacted, to save time: they have few values, and none can be a secret.
-SAFE = {
-    "client.port",
+# Redacted once per value, to save time: many requests have the same.
+REPEATED = {
+    "client.address",
     "http.request.method",
-    "http.response.status_code",
     "http.route",
-    "network.protocol.version",
-    "server.port",
+    "server.address",
     "url.scheme",
+    "user_agent.original",
 }
-# Redacted once per value: many requests have the same.
-REPEATED = {"client.address", "server.address", "user_agent.original"}
 URLS = ("http.url", "url.full")
 MAX_ATTRIBUTE_CHARACTERS = 2_048  # of a span's attribute: clients choose paths and user agents
 MAX_EVENT_CHARACTERS = 16_384  # of an event's attribute, such as a traceback
@@ -103,7 +101,7 @@ def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in URLS:
             value = str(value).partition("?")[0]
         if name not in DROPPED:
-            found[name] = value if name in SAFE else _redact_cached(value) if name in REPEATED else redact(value, name)
+            found[name] = _redact_cached(value) if name in REPEATED else redact(value, name)
     return found
 
 
@@ -128,17 +126,10 @@ def make(
         local_exporters: Inside the process; each gets a span as soon as it ends.
         batch_size: Most spans per request to the collector.
     """
-    root = sampling.TraceIdRatioBased(ratio)
-    samplers: dict[str, sampling.Sampler] = {
-        "always_off": sampling.ALWAYS_OFF,
-        "always_on": sampling.ALWAYS_ON,
-        "parentbased_always_off": sampling.DEFAULT_OFF,
-        "parentbased_always_on": sampling.DEFAULT_ON,
-        "parentbased_traceidratio": sampling.ParentBased(root),
-        "traceidratio": root,
-    }
+    root = sampling.TraceIdRatioBased(share_of(kind, ratio))
+    sampler = sampling.ParentBased(root) if kind.startswith("parentbased_") else root
     limits = SpanLimits(max_attribute_length=MAX_EVENT_CHARACTERS, max_span_attribute_length=MAX_ATTRIBUTE_CHARACTERS)
-    provider = TracerProvider(samplers[kind], resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
+    provider = TracerProvider(sampler, resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
     provider.add_span_processor(_RequestSpan())
     for local in local_exporters:
         provider.add_span_processor(SimpleSpanProcessor(Redacting(local)))
