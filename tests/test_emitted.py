@@ -114,13 +114,3 @@ def test_the_first_revision_of_a_service_without_example_begins_its_own_branch(
     assert sum("branch_labels = ('service',)" in text or 'branch_labels = ("service",)' in text for text in made) == 1
     assert "p0001" in bare.cli("migrate", env=env).stdout
     assert " passed" in check(bare, "RUN=env").stdout
-
-
-@pytest.mark.parametrize(("before", "moves"), [("2020-01-01", True), ("2999-01-01", False)])
-def test_upgrade_moves_the_date_only_forward(project: Project, tmp_path: Path, before: str, moves: bool) -> None:
-    own = project.variant(tmp_path / "own")
-    toml = own.root / "uv.toml"
-    toml.write_text(f'exclude-newer = "{before}T00:00:00Z"\n')
-    own.run(str(own.venv / "bin" / "python"), "scripts/upgrade.py")
-    week_ago = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=7)
-    assert toml.read_text() == f'exclude-newer = "{week_ago if moves else before}T00:00:00Z"\n'

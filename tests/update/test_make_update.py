@@ -32,7 +32,7 @@ def test_make_update_fails_while_conflicts_are_left(first: Path, tmp_path: Path)
     assert not list(service.rglob("*.rej"))
 
     # The check says it, not Copier: without the check there is nothing to be seen.
-    Edit("Makefile", "$(UV)x --from 'copier>=9.19' copier update --defaults", "true").apply(service)
+    Edit("Makefile", "$(UV)x --from 'copier>=9.19.1' copier update --defaults", "true").apply(service)
     assert make_update(service).returncode == 2
     Edit("Makefile", '@test -z "$$(git ls-files --unmerged)"', "@true").apply(service)
     assert make_update(service).returncode == 0
