@@ -50,31 +50,42 @@ ACTIVE = {
     "HTML comment": "<!-- x -->",
 }
 PATHS = ("../x", "/etc", "a/b", ".", "..", "~", "a\0b", "a b", "-a", "a-", "a--b", "a\n", "Orders", "zoë", "3d", "")
-SLUG = "type, for example, order-desk"
+SLUG = "type my-shop: lower-case letters"
 LONG = "x" * 201
 
 REFUSED: dict[str, tuple[str, str, str]] = {
     **{f"{q}: empty": (q, "", "type one line of text") for q in ("project_name", "description", "user_name")},
     **{f"{q}: blank": (q, " \t ", "type one line of text") for q in ("project_name", "user_name")},
-    "project_name: 200 characters": ("project_name", "x" * 200, "type at most 80"),
-    "description: 201 characters": ("description", LONG, "type at most 200"),
-    "user_name: 200 characters": ("user_name", "x" * 200, "type at most 100"),
-    "user_name: outer space": ("user_name", "team ", "type it without"),
-    **{f"project_name: {id}": ("project_name", text, "type it without these") for id, text in ACTIVE.items()},
-    **{f"description: {id}": ("description", text, "type it without these") for id, text in ACTIVE.items()},
+    "project_name: 200 characters": ("project_name", "x" * 200, "type fewer characters, at most 80: it has 200"),
+    "description: 201 characters": ("description", LONG, "type fewer characters, at most 200: it has 201"),
+    "user_name: 200 characters": ("user_name", "x" * 200, "type fewer characters, at most 100: it has 200"),
+    "user_name: outer space": ("user_name", "team ", "no space around it: type it without"),
+    **{
+        f"project_name: {id}": ("project_name", text, 'no "\\`{}<>: type it without these characters')
+        for id, text in ACTIVE.items()
+    },
+    **{
+        f"description: {id}": ("description", text, 'no "\\`{}<>: type it without these characters')
+        for id, text in ACTIVE.items()
+    },
     **{f"description: {id}": ("description", f"a{text}b", "type one line") for id, text in SEPARATORS.items()},
     "user_name: half a character": ("user_name", "team \udc80", "type one line"),
-    **{f"project_name: {id}": ("project_name", text, "cannot be seen: type it without") for id, text in UNSEEN.items()},
+    **{
+        f"project_name: {id}": ("project_name", text, "hidden character: type it without")
+        for id, text in UNSEEN.items()
+    },
     **{f"project_slug: {text!r}": ("project_slug", text, SLUG) for text in PATHS},
     "project_slug: 41 characters": ("project_slug", "x" * 41, SLUG),
-    **{f"project_slug: {n}": ("project_slug", n, f"type, for example, {n}-service") for n in ("class", "json", "test")},
-    **{f"package_name: {text!r}": ("package_name", text, "-d package_name=order_desk") for text in (*PATHS, "a__b")},
+    **{f"project_slug: {n}": ("project_slug", n, f"type {n}-service: ") for n in ("class", "json", "test")},
     **{
-        f"package_name: {name}": ("package_name", name, f"type, for example, -d package_name={name}_service")
+        f"package_name: {text!r}": ("package_name", text, "type -d package_name=my_shop: ") for text in (*PATHS, "a__b")
+    },
+    **{
+        f"package_name: {name}": ("package_name", name, f"type -d package_name={name}_service: ")
         for name in ("async", "fastapi", "json", "platform", "test", "tests")
     },
     **{
-        f"user_email: {text!r}": ("user_email", text, "type one like team@example.com")
+        f"user_email: {text!r}": ("user_email", text, "type me@acme.com, or nothing")
         for text in (
             "nobody",
             "a@b",
@@ -88,12 +99,12 @@ REFUSED: dict[str, tuple[str, str, str]] = {
         )
     },
     **{
-        f"github_user: {text!r}": ("github_user", text, "type, for example, your-org")
+        f"github_user: {text!r}": ("github_user", text, "type your-org: letters")
         for text in ("", "a/b", "..", "a b", "-a", "a--b", "a\n", "ö", "x" * 40)
     },
-    "license: unknown": ("license", "gpl", "['apache-2.0', 'mit', 'proprietary']"),
-    "database: unknown": ("database", "oracle", "['postgresql', 'none']"),
-    "python_version: unknown": ("python_version", "3.11", "['3.12', '3.13', '3.14']"),
+    "license: unknown": ("license", "gpl", "type one of apache-2.0, mit, proprietary"),
+    "database: unknown": ("database", "oracle", "type one of postgresql, none"),
+    "python_version: unknown": ("python_version", "2.7", "type one of 3.12, 3.13, 3.14"),
 }
 ACCEPTED: dict[str, dict[str, str]] = {
     **{f"text: {id}": {"project_name": t, "description": t, "user_name": t} for id, t in {**ODD, **MARKDOWN}.items()},

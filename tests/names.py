@@ -1,11 +1,13 @@
-"""The names that a service's package must not take, from what Python and the dependencies really hold.
+"""What the validators read: the names that a service's package must not take, and the questions with their choices.
 
-Usage: python -m tests.names
+Usage: python -m tests.names [--questions]
 
-Adds what is missing to `includes/names.jinja`, which the validators read. Names are never taken out: an older Python or
-another platform may have them.
+Adds what is missing to `includes/names.jinja`, from what Python and the dependencies really hold, and writes
+`includes/questions.jinja` from copier.yml (the latter alone with `--questions`). Names are never taken out: an older
+Python or another platform may have them, and an update hands an answer to a question that has gone to the new release.
 """
 
+import json
 import keyword
 import re
 import sys
@@ -13,6 +15,8 @@ import textwrap
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import yaml
 
 from tests.projects import ROOT, Project, export, render
 
@@ -23,6 +27,12 @@ TEXT = """{{#- Names that no package may take, written by `python -m tests.names
 {names}
 {{%- endset -%}}
 {{%- set taken = taken.split() -%}}
+"""
+QUESTIONS = ROOT / "includes" / "questions.jinja"
+QUESTIONS_TEXT = """{{#- The questions and their choices, written by `python -m tests.names --questions`. -#}}
+{{%- set questions = {{
+{rows}
+}} -%}}
 """
 SHAPE = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")
 OURS = {"src", "test", "tests"}
@@ -68,7 +78,31 @@ def _packages(names: set[str], project: Project) -> set[str]:
     return {name for name in folded if SHAPE.fullmatch(name)}
 
 
+def known() -> dict[str, list[object]]:
+    """The questions that the validators know, with their choices."""
+    found = re.search(r"set questions = (\{.*?\n\}) -%", QUESTIONS.read_text(), re.S)
+    known: dict[str, list[object]] = json.loads(found[1]) if found else {}
+    return known
+
+
+def asked() -> dict[str, list[object]]:
+    """The questions of copier.yml, with their choices."""
+    config = yaml.safe_load((ROOT / "copier.yml").read_text())
+    questions = {name: body.get("choices", []) for name, body in config.items() if not name.startswith("_")}
+    return {name: list(each.values() if isinstance(each, dict) else each) for name, each in questions.items()}
+
+
+def write_questions() -> None:
+    """Questions that have gone stay, without choices."""
+    questions = {name: [] for name in known()} | asked()
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(questions[name])}" for name in sorted(questions))
+    QUESTIONS.write_text(QUESTIONS_TEXT.format(rows=rows))
+
+
 def main() -> None:
+    write_questions()
+    if sys.argv[1:] == ["--questions"]:
+        return
     names = reserved() | python() | OURS
     with TemporaryDirectory() as folder:
         (template := Path(folder) / "template").mkdir()

@@ -8,6 +8,7 @@ workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
 """
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -75,6 +76,13 @@ def kinds(where: str, found: Any, wanted: dict[str, Any]) -> None:
         value = found.get(key)
         if not isinstance(value, wanted[key]) or (isinstance(value, str) and set(value) & set("\"'\\\n")):
             raise TableError(f"{where}{key} is missing, of another kind, or has a quote or a backslash")
+
+
+def identity() -> dict[str, str]:
+    """The service's name and its runbook, from pyproject.toml: an update changes them there and not in slo.yaml."""
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
+    command = next(name for name, target in project["scripts"].items() if target.endswith(".cli:main"))
+    return {"service": command, "runbook": f"{project['urls']['Repository']}/blob/main/docs/runbook.md"}
 
 
 def check(table: Any) -> None:
@@ -158,6 +166,7 @@ def main(arguments: list[str]) -> int:
     target = FOLDER / "alerts.yaml"
     try:
         table = yaml.safe_load((FOLDER / "slo.yaml").read_text())
+        table = identity() | table if isinstance(table, dict) else table
         check(table)
         before = target.read_text()
     except (OSError, yaml.YAMLError, TableError) as error:

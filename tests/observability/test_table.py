@@ -89,6 +89,20 @@ def test_a_promise_for_some_routes_has_alerts_of_its_own(emitted: Project, tmp_p
     assert len(expressions(own, "slo:requests:rate5m", 'http_route=~"/v1/items.*"')) == 1
 
 
+def test_name_and_runbook_follow_pyproject_unless_the_table_has_them(emitted: Project, tmp_path: Path) -> None:
+    own = emitted.variant(tmp_path / "own", Edit("pyproject.toml", "github.com/your-org", "git.acme.test/shop"))
+    assert run(own, "--check") == (1, "observability/alerts.yaml does not follow slo.yaml: type make alerts")
+    assert run(own) == (0, "")
+    assert (
+        "runbook_url: https://git.acme.test/shop/my-service/blob/main/docs/runbook.md#latencyburns"
+        in (own.root / ALERTS).read_text()
+    )
+    Edit(SLO, "slos:\n", "service: orders\nrunbook: https://wiki.acme.test/orders\nslos:\n").apply(own.root)
+    assert run(own) == (0, "")
+    assert len(expressions(own, "slo:requests:rate5m", 'job=~"(.+/)?orders"')) == 2
+    assert "runbook_url: https://wiki.acme.test/orders#latencyburns" in (own.root / ALERTS).read_text()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -104,7 +118,7 @@ def test_a_promise_for_some_routes_has_alerts_of_its_own(emitted: Project, tmp_p
         ("quiet_below: 10", "quiet: 10", "quiet"),
         ("slos:\n", "slos: []\nmore:\n", "more is unknown"),
         ("slos:\n", "slos: [\n", "while parsing"),
-        ("service: my-service", "service: [", "while parsing"),
+        ("window_days: 30", "service: [", "while parsing"),
     ],
 )
 def test_a_table_that_cannot_be_kept_is_refused_in_one_line(
