@@ -94,7 +94,7 @@ def asked() -> dict[str, list[object]]:
 
 def write_questions() -> None:
     """Questions that have gone stay, without choices."""
-    questions = {name: [] for name in known()} | asked()
+    questions: dict[str, list[object]] = {name: [] for name in known()} | asked()
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(questions[name])}" for name in sorted(questions))
     QUESTIONS.write_text(QUESTIONS_TEXT.format(rows=rows))
 

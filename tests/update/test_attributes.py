@@ -18,7 +18,7 @@ PICTURE = bytes(range(256)) + b"\r\n\n"
 
 def checkout(repository: Path, folder: Path) -> Path:
     """Clone as a developer on Windows does."""
-    command = ["git", "clone", "--quiet", repository, folder]
+    command = ["git", "clone", "--quiet", str(repository), str(folder)]
     subprocess.run(command, check=True, env={**os.environ, **WINDOWS})
     return folder
 
