@@ -69,7 +69,7 @@ def questions(config: dict[str, Any], answers: dict[str, Any]) -> Iterator[str]:
     yield "Answer with `-d name=value`, or when asked. What is derived follows the other answers.\n"
     yield from table("Name", "Question", "Type", "Choices", "Default")
     for name, question in config.items():
-        if name.startswith("_"):
+        if name.startswith("_") or name not in answers:  # `data` checks what was given, and is not recorded
             continue
         text = question.get("help", "")
         if question.get("ask") is False:
