@@ -221,14 +221,21 @@ def test_json_lines_carry_the_ids_and_no_query(project: Project, tmp_path: Path)
     assert "/livez" not in service.log
 
 
-def test_serve_imports_no_tool_of_other_commands(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("url", "imported"),
+    [
+        ("postgresql://app:x@127.0.0.1:1/x", "['psycopg', 'sqlalchemy']"),
+        ("sqlite:///x.db", "['aiosqlite', 'sqlalchemy']"),
+    ],
+    ids=["postgresql", "sqlite"],
+)
+def test_serve_imports_no_other_driver_and_no_tool_of_other_commands(project: Project, url: str, imported: str) -> None:
     code = (
         "import sys\nfrom my_service import cli, main\nmain.app()\n"
         "found = {'alembic', 'mako', 'aiosqlite', 'psycopg', 'sqlalchemy'} & set(sys.modules)\nprint(sorted(found))"
     )
-    env = {"DATABASE_URL": "postgresql://app:x@127.0.0.1:1/x"}
-    found = project.run(str(project.venv / "bin/python"), "-c", code, env=env).stdout.strip()
-    assert found == "['psycopg', 'sqlalchemy']"
+    found = project.run(str(project.venv / "bin/python"), "-c", code, env={"DATABASE_URL": url}).stdout.strip()
+    assert found == imported
 
 
 def test_probes_may_ask_for_the_head_alone(project: Project, tmp_path: Path) -> None:
