@@ -16,11 +16,15 @@ except ModuleNotFoundError as error:
 
 
 def ready(
+    areas: Annotated[
+        list[str] | None, typer.Argument(metavar="[AREA]...", help="Check only these areas; default: all.")
+    ] = None,
     url: Annotated[str, typer.Option(help="URL of the service; default: HOST and PORT.")] = "",
     profile: Annotated[
-        Literal["local", "production"] | None, typer.Option(help="Which rules apply; by default the URL decides.")
+        Literal["local", "production"] | None,
+        typer.Option(help="Which rules apply; default: what .env, the service and the URL say."),
     ] = None,
-    area: Annotated[list[str] | None, typer.Option(help="Check only this area; repeatable.")] = None,
+    area: Annotated[list[str] | None, typer.Option(help="The same; repeatable.")] = None,
     drill: Annotated[bool, typer.Option("--drill", help="Also run checks that start or break something.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow writes and drills in production.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -28,7 +32,9 @@ def ready(
     html: Annotated[Path | None, typer.Option(help="Also write the report as an HTML page.")] = None,
 ) -> None:
     """Check the running service, area by area, and show the evidence."""
-    code = command.run(url, profile, area or [], drill=drill, yes=yes, as_json=as_json, junit=junit, html=html)
+    code = command.run(
+        url, profile, [*(areas or []), *(area or [])], drill=drill, yes=yes, as_json=as_json, junit=junit, html=html
+    )
     raise typer.Exit(code)
 
 
@@ -36,4 +42,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(ready)
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app(prog_name="python -m ready")

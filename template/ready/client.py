@@ -1,6 +1,7 @@
 """Creates the HTTP clients of `ready`; a proxy is used for other machines, never for this one."""
 
 import os
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,7 +9,18 @@ import httpx2
 
 from .config import ConfigurationError
 
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+def is_this_machine(url: str) -> bool:
+    """Whether the host of a URL is the loopback: `localhost` and names below it (RFC 6761), 127.0.0.0/8, ::1, or
+    the wildcard that a server listens on.
+    """
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def open_client(url: str, *, keepalive: int = 20, **options: Any) -> httpx2.AsyncClient:
@@ -24,12 +36,12 @@ def open_client(url: str, *, keepalive: int = 20, **options: Any) -> httpx2.Asyn
     """
     limits = httpx2.Limits(max_keepalive_connections=keepalive)
     try:
-        local = urlsplit(url).hostname in LOOPBACK
-        transport = httpx2.AsyncHTTPTransport(limits=limits) if local else None  # with a transport, no proxy is used
+        # with a transport, no proxy is used
+        transport = httpx2.AsyncHTTPTransport(limits=limits) if is_this_machine(url) else None
         return httpx2.AsyncClient(base_url=url, transport=transport, limits=limits, **options)
     except OSError as error:
         raise ConfigurationError(f"SSL_CERT_FILE, SSL_CERT_DIR: {os.strerror(error.errno or 0)}") from None
     except (ImportError, ValueError, httpx2.InvalidURL):  # the message may contain the password of the proxy
         raise ConfigurationError(
-            f"{url} or a proxy cannot be used: use http://host:port in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            f"{url} or a proxy is unusable: http://host:port in HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, hosts in NO_PROXY"
         ) from None

@@ -7,15 +7,14 @@ import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-import httpx2
-
-from . import config, engine, links, page, project, render, report
-from .client import LOOPBACK, open_client
+from . import config, engine, links, page, profile, project, render, report, service
+from .areas import AREAS, NOT_BUILT, PROFILE
+from .client import open_client
 from .config import ConfigurationError
 from .engine import Probe, Profile
-from .report import AREAS, Outcome, Report
+from .report import Outcome, Report
 
 EXIT_UNKNOWN = 2
 RUNS = Path(".ready")
@@ -24,7 +23,7 @@ PAGE = RUNS / "last.html"  # `/__dev__` links to it
 
 def run(
     url: str,
-    profile: Profile | None,
+    given: Profile | None,
     areas: list[str],
     *,
     drill: bool,
@@ -36,13 +35,10 @@ def run(
     """Run the checks, show the report and save it.
 
     Returns:
-        0 all proven, 1 a gap, 2 a check could not run.
+        0 no gap, 1 a gap, 2 a check could not run.
     """
     try:
-        url = url or project.url()
-        host = urlsplit(url).hostname
-        found = Report({}, url, profile or ("local" if host in LOOPBACK else "production"), "", "")
-        asyncio.run(_run_checks(found, areas, drill=drill, yes=yes, quiet=as_json))
+        found = asyncio.run(_run_checks(url, given, areas, drill=drill, yes=yes, quiet=as_json))
         if as_json:
             print(found.as_json())
         else:
@@ -57,23 +53,37 @@ def run(
         return EXIT_UNKNOWN
 
 
-async def _run_checks(found: Report, areas: list[str], *, drill: bool, yes: bool, quiet: bool) -> None:
+async def _run_checks(
+    url: str, given: Profile | None, areas: list[str], *, drill: bool, yes: bool, quiet: bool
+) -> Report:
     settings = config.load(Path("ready.toml"))
     checks = list(engine.find())
-    _known([each.check for each in settings.waivers], [each.name for each in checks], "check")
-    _known(areas, [each.area for each in checks], "area")
-    chosen = [each for each in checks if not areas or each.area in areas]
-    began = time.monotonic()
-    found.began = datetime.now(UTC).isoformat(timespec="milliseconds")
-    found.marker = f"ready-{secrets.token_hex(8)}"
-    async with open_client(found.url, headers={"X-Request-ID": found.marker}, timeout=10) as client:
-        found.service = await _about(client, found.url)
-        profile: Profile = "production" if found.profile == "production" else "local"
-        probe = Probe(client, found.marker, profile, settings, found.service)
-        with nullcontext(_ignore) if quiet else render.progress(len(chosen)) as done:
-            found.outcomes = await engine.run(chosen, probe, drill=drill, yes=yes, done=done)
-    missing = engine.without_checks(settings, checks)
-    found.outcomes += [each for each in missing if not areas or each.area in areas]
+    _known("area", areas, {*AREAS, *(each.area for each in checks)})
+    _known(
+        "check",
+        [each.check for each in settings.waivers],
+        {*AREAS, *NOT_BUILT, PROFILE, *(each.name for each in checks)},
+    )
+    here, declared = ("", ("", "")) if url else project.declared()
+    url, login = _without_login(url or here)
+    began, marker = time.monotonic(), f"ready-{secrets.token_hex(8)}"
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    async with open_client(url, headers={"X-Request-ID": marker}, auth=login, timeout=10) as client:
+        about = await service.about(client, url)
+        if here and about["name"] != (project.name() or about["name"]):
+            step = "set HOST or PORT, or type --url to check it nevertheless"
+            raise ConfigurationError(f"{url} is {about['name']}, this project is {project.name()}: {step}")
+        rules, source, contradiction = profile.decide(given, declared, about["environment"], url)
+        found = Report(about, url, rules, source, marker, moment)
+        chosen = [each for each in checks if not areas or each.area in areas]
+        known = [contradiction] if contradiction else []
+        known += [each for each in engine.not_built(checks) if not areas or each.area in areas]
+        with nullcontext(_ignore) if quiet else render.progress(len(chosen) + len(known)) as done:
+            for each in known:
+                engine.waive(each, settings.waivers)
+                done(each)
+            probe = Probe(client, marker, rules, settings, about)
+            found.outcomes = known + await engine.run(chosen, probe, drill=drill, yes=yes, done=done)
     link_of = links.docs_links(Path(".copier-answers.yml"))
     for each in found.outcomes:
         each.link = link_of(each)
@@ -84,31 +94,29 @@ async def _run_checks(found: Report, areas: list[str], *, drill: bool, yes: bool
         PAGE.write_text(page.html(found), encoding="utf-8")
     except OSError as error:
         print(f"ready: this report is not saved: {error}", file=sys.stderr)
+    return found
 
 
 def _ignore(outcome: Outcome) -> None:
     """Print no progress."""
 
 
-def _known(names: list[str], known: list[str], kind: str) -> None:
-    known = sorted({*known, *AREAS})
+def _known(kind: str, names: list[str], known: set[str]) -> None:
+    """Refuse an unknown name with the nearest one, and with all that are possible: those of its area, or the areas."""
     for name in names:
         if name not in known:
-            raise ConfigurationError(f"there is no {kind} {name!r}{config.nearest(name, known)}")
+            area, dot, _ = name.partition(".")
+            within = [each for each in known if each.startswith(f"{area}.")] if dot else []
+            listed = ", ".join(sorted(within or [each for each in known if "." not in each]))
+            near = config.nearest(name, sorted(known))
+            raise ConfigurationError(
+                f"there is no {kind} {name!r}{near or '.'} {'Checks' if within else 'Areas'}: {listed}"
+            )
 
 
-async def _about(client: httpx2.AsyncClient, url: str) -> dict[str, str]:
-    try:
-        response = await client.get("/version")
-        about = response.json() if response.status_code == 200 else {}
-        if not {"name", "version", "commit", "environment"} <= about.keys():
-            raise ConfigurationError(f"{url}/version is not this service's: it returned {response.status_code}")
-        return {str(key): str(value) for key, value in about.items()}
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
-        raise ConfigurationError(f"{url} is not a URL; use one like http://127.0.0.1:8000") from None
-    except httpx2.TransportError as error:
-        raise ConfigurationError(
-            f"no service responds at {url} ({error}); start it with `make dev`, or set --url"
-        ) from None
-    except (AttributeError, ValueError):
-        raise ConfigurationError(f"{url}/version is not this service's: it returned no JSON object") from None
+def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The URL as reports may show it, and the login that was in it."""
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    return parts._replace(netloc=host).geturl().rstrip("/"), (unquote(user), unquote(password)) if login else None

@@ -41,7 +41,7 @@ class Routes(Table):
 class FarEnd(Table):
     """A system that receives data from the service and can be queried; its token is in the environment."""
 
-    url: Annotated[str, Field(pattern=r"^(https?|file|s3)://")]
+    url: Annotated[str, Field(pattern=r"^(https?|file|s3)://[^/@]*(/.*)?$")]
     token_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
 
 
@@ -95,9 +95,9 @@ def load(file: Path) -> Config:
         raise ConfigurationError("\n".join(f"{file.name}: {line}" for line in found)) from None
 
 
-def nearest(name: str, known: Iterator[str] | list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
     """A suggestion to append to a message about an unknown name."""
-    near = get_close_matches(name, list(known), 1, 0.5)
+    near = get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -109,6 +109,8 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{place}: unknown key{nearest(str(key), list(_keys(above)))}"
         elif each["loc"][-1] == "token_variable":
             yield f"{place}: use the name of an environment variable, such as TRACES_TOKEN, never the token itself"
+        elif each["loc"][-1] == "url":
+            yield f"{place}: use http://host or https://host, without a login; name a token in token_variable"
         else:
             yield f"{place}: {each['msg']}"
 

@@ -1,8 +1,9 @@
 """Runs the checks concurrently, each with a time limit; a check without evidence is never `proven`.
 
 A check is an async function that tests the running service from outside and returns its evidence. It raises `Gap` if
-the promise is broken, `NotApplicable` if the service has no such part, `CannotCheck` if something prevents the check.
-Any other exception also means that the check could not run.
+the promise is broken, `Claimed` if only the service itself says that it is kept (as in `/readyz`: no evidence),
+`NotApplicable` if the service has no such part, `CannotCheck` if something prevents the check. Any other exception also
+means that the check could not run.
 """
 
 import asyncio
@@ -12,12 +13,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json import JSONDecodeError
 from typing import Any, Literal
 
 import httpx2
 
+from .areas import NOT_BUILT
 from .config import Config, ConfigurationError, Waiver
-from .report import AREAS, Outcome, Status
+from .report import Outcome, Status, plain
 
 Effect = Literal["reads", "writes", "drill"]  # drill: it breaks or starts something
 Profile = Literal["local", "production"]
@@ -56,6 +59,15 @@ class NotApplicable(Verdict):
     status = Status.NOT_APPLICABLE
 
 
+class Claimed(Verdict):
+    """The service says so, and nothing else was asked."""
+
+    status = Status.CLAIMED
+
+    def __init__(self, says: str) -> None:
+        super().__init__(f"the service says: {says}")
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What a check gets: the service and the run.
@@ -63,7 +75,7 @@ class Probe:
     Args:
         client: Sends requests to the service; a path is enough.
         marker: Unique to this run, to search for at the far end; valid in a header.
-        profile: Which rules apply.
+        profile: Which rules apply, see `profile.decide`.
         config: `ready.toml`.
         about: The response of `/version`.
     """
@@ -77,7 +89,7 @@ class Probe:
     @property
     def production(self) -> bool:
         """Whether the rules of production apply."""
-        return "production" in (self.profile, self.about.get("environment"))
+        return self.profile == "production"
 
 
 CheckFunction = Callable[[Probe], Awaitable[str]]
@@ -153,7 +165,8 @@ async def run(
         else:
             await _run_check(each, probe, outcome)
             outcome.seconds = round(time.perf_counter() - began, 3)
-        _waive(outcome, probe.config.waivers)
+        outcome.seen = plain(outcome.seen)
+        waive(outcome, probe.config.waivers)
         done(outcome)
         return outcome
 
@@ -176,6 +189,9 @@ async def _run_check(each: Check, probe: Probe, outcome: Outcome) -> None:
     except httpx2.TransportError as error:
         outcome.seen = f"the connection failed ({type(error).__name__})"
         outcome.step = "check the log of the service"
+    except JSONDecodeError:
+        outcome.seen = "a response was not JSON"
+        outcome.step = "check the log of the service, and the proxy in front of it"
     except Exception as error:  # a check that fails has no evidence
         outcome.seen = f"the check failed ({type(error).__name__}: {error})"
         outcome.step = f"fix {each.function.__module__}"
@@ -183,16 +199,16 @@ async def _run_check(each: Check, probe: Probe, outcome: Outcome) -> None:
         outcome.seen, outcome.step, outcome.status = "the check returned no evidence", "return it", Status.UNKNOWN
 
 
-def without_checks(config: Config, checks: list[Check]) -> Iterator[Outcome]:
-    """Report each area without a check as a gap."""
-    step = "`make update` adds checks once the template has them; until then waive the area by its name in ready.toml"
-    for area in (each for each in AREAS if each not in {each.area for each in checks}):
-        outcome = Outcome(area, area, AREAS[area], Status.GAP, "no check for this area yet", step)
-        _waive(outcome, config.waivers)
-        yield outcome
+def not_built(checks: list[Check]) -> Iterator[Outcome]:
+    """Name what no check covers; it is neither proven nor a gap."""
+    for name, promise in NOT_BUILT.items():
+        if name not in {part for each in checks for part in (each.name, each.area)}:
+            seen = f"the template has no check for this yet: {promise}"
+            yield Outcome(name.partition(".")[0], name, promise, Status.NOT_BUILT, seen)
 
 
-def _waive(outcome: Outcome, waivers: tuple[Waiver, ...]) -> None:
+def waive(outcome: Outcome, waivers: tuple[Waiver, ...]) -> None:
+    """Accept a gap for as long as its waiver allows, or say why the waiver has no effect."""
     waiver: Any = next((each for each in waivers if each.check == outcome.check), None)
     if waiver is None:
         return

@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import time
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
+from . import project
 from .client import open_client
 from .config import ConfigurationError, FarEnd
 from .engine import CannotCheck
@@ -64,11 +66,31 @@ async def fetch(end: FarEnd, path: str) -> str:
     return response.text
 
 
-async def total(end: FarEnd, metric: str) -> float:
-    """The sum of a metric's series in Prometheus; 0 before the first sample.
+async def query(end: FarEnd, promql: str) -> list[dict[str, Any]]:
+    """The series that Prometheus has for a query.
 
     Raises:
-        CannotCheck: As `fetch`.
+        CannotCheck: As `fetch`; or what responds is not Prometheus.
     """
-    series = json.loads(await fetch(end, f"/api/v1/query?query={quote(f'sum({metric})')}"))["data"]["result"]
+    text = await fetch(end, f"/api/v1/query?query={quote(promql)}")
+    try:
+        found: list[dict[str, Any]] = json.loads(text)["data"]["result"]
+    except (LookupError, TypeError, ValueError):
+        raise CannotCheck(f"{end.url} does not respond as Prometheus does", "fix its url in ready.toml") from None
+    return found
+
+
+async def total(end: FarEnd, metric: str) -> float:
+    """The sum of a metric's series; 0 before the first sample.
+
+    Raises:
+        CannotCheck: As `query`.
+    """
+    series = await query(end, f"sum({metric})")
     return float(series[0]["value"][1]) if series else 0.0
+
+
+def of_service(about: dict[str, str], **labels: str) -> str:
+    """The label selector of one service: the store may have the metrics of many."""
+    more = "".join(f',{name}="{value}"' for name, value in labels.items())
+    return f'{{job=~"(.+/)?{project.name() or about["name"]}"{more}}}'

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from .report import AREAS, Outcome
+from .areas import AREAS
+from .report import Outcome
 
 _KEY = re.compile(r"^(_src_path|_commit): *(['\"]?)(.+?)\2 *$", re.M)
 _SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
@@ -19,7 +20,7 @@ def docs_links(answers: Path) -> Callable[[Outcome], str]:
     Args:
         answers: `.copier-answers.yml`; without it there are no links.
     """
-    text = answers.read_text() if answers.is_file() else ""
+    text = answers.read_text(errors="replace") if answers.is_file() else ""
     known = {key: value for key, _, value in _KEY.findall(text)}
     source = known.get("_src_path", "")
     for short, long in _SHORT.items():

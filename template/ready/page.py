@@ -5,11 +5,10 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from .report import Outcome, Report, Status
+from .report import SIGNS, Outcome, Report, Status, count
 
-SIGNS = dict(zip(Status, "?✗~✓○○", strict=True))
 VERDICTS = (
-    "Ready: no gaps.",
+    "No gaps in what was checked.",
     "Not ready: there are gaps.",
     "Unknown: some checks could not run.",
 )
@@ -19,8 +18,8 @@ PAGE = Path(__file__).with_name("page.html")
 def html(report: Report) -> str:
     """Render the page; every text of the run is escaped."""
     areas = list(report.areas())
-    texts = {key: escape(report.service.get(key, "unknown")) for key in ("name", "version", "commit", "environment")}
-    texts |= {key: escape(str(getattr(report, key))) for key in ("url", "profile", "marker")}
+    texts = {key: escape(report.service.get(key, "unknown")) for key in ("name", "version", "commit")}
+    texts |= {key: escape(str(getattr(report, key))) for key in ("url", "profile", "source", "marker")}
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         texts,
         state=("proven", "gap", "unknown")[report.exit_code],
@@ -39,7 +38,8 @@ def _state(status: Status) -> str:
 
 
 def _tile(name: str, worst: Status, outcomes: list[Outcome]) -> str:
-    return f'<li><a href="#{escape(outcomes[0].area)}">{escape(name)}<br>{_state(worst)}</a></li>'
+    state = f'{_state(worst)} <small class="soft">{count(outcomes)}</small>'
+    return f'<li><a href="#{escape(outcomes[0].area)}">{escape(name)}<br>{state}</a></li>'
 
 
 def _section(name: str, outcomes: list[Outcome]) -> str:
@@ -61,4 +61,5 @@ def _rows(outcomes: list[Outcome]) -> Iterator[str]:
         before = f'<br><span class="soft">was {escape(each.before)}</span>' if each.before else ""
         took = each.took if each.seconds else ""
         promise = f'<th scope="row">{escape(each.title)}<br><code>{escape(each.check)}</code></th>'
-        yield f"<tr>{promise}<td>{_state(each.status)}{before}</td><td>{seen}</td><td>{took}</td></tr>"
+        state = f'<td class="state">{_state(each.status)}{before}</td>'
+        yield f'<tr>{promise}{state}<td>{seen}</td><td class="time">{took}</td></tr>'

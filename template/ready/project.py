@@ -1,5 +1,6 @@
 """Facts about the service, read from the files of its project without importing it."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -18,10 +19,14 @@ class _Listener(BaseSettings):
 
     host: str = ""
     port: int = 8000
+    environment: str = ""
 
 
-def url() -> str:
-    """The URL of the service on this machine, from HOST and PORT in the environment or in `.env`.
+def declared() -> tuple[str, tuple[str, str]]:
+    """What the environment, or `.env`, says about the service on this machine.
+
+    Returns:
+        Its URL, from HOST and PORT, and its ENVIRONMENT with the place where that is set.
 
     Raises:
         ConfigurationError: PORT is no number, or `.env` is no text.
@@ -33,7 +38,16 @@ def url() -> str:
     except UnicodeDecodeError:
         raise ConfigurationError(".env: save it as UTF-8") from None
     host = WILDCARDS.get(given.host, given.host or "127.0.0.1")
-    return f"http://[{host}]:{given.port}" if ":" in host else f"http://{host}:{given.port}"
+    place = "the variable ENVIRONMENT" if os.environ.get("ENVIRONMENT", "").strip() else ".env"
+    return f"http://{f'[{host}]' if ':' in host else host}:{given.port}", (place, given.environment)
+
+
+def name() -> str:
+    """The name of this project in `pyproject.toml`; empty without one."""
+    try:
+        return str(tomllib.loads(Path("pyproject.toml").read_text())["project"]["name"])
+    except (OSError, LookupError, ValueError):
+        return ""
 
 
 def has_room(name: str) -> bool:

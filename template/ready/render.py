@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from xml.etree import ElementTree
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from .report import Outcome, Report, Status
+from .report import SIGNS, Outcome, Report, Status, count
 
 STYLE = {
     Status.PROVEN: "green",
     Status.GAP: "bold red",
     Status.UNKNOWN: "bold magenta",
     Status.WAIVED: "yellow",
+    Status.NOT_BUILT: "cyan",
+    Status.CLAIMED: "blue",
     Status.NOT_APPLICABLE: "dim",
     Status.NOT_RUN: "dim",
 }
@@ -37,26 +38,23 @@ def progress(total: int) -> Iterator[Callable[[Outcome], None]]:
 
 
 def _line(outcome: Outcome) -> str:
-    return f"{outcome.status:14} {outcome.check:20} {_seen(outcome)}"
+    return f"{outcome.status:14} {outcome.check:21} {_seen(outcome)}"
 
 
 def _seen(outcome: Outcome) -> str:
     return f"{outcome.seen} ({outcome.took})" if outcome.seconds else outcome.seen
 
 
-def _next(outcome: Outcome) -> str:
-    return f"{outcome.step} ({outcome.link})" if outcome.link else outcome.step
-
-
 def _last_lines(report: Report) -> Iterator[str]:
     """The next steps, what changed, and the summary."""
-    steps: dict[str, list[str]] = {}
+    steps: dict[str, list[Outcome]] = {}
     for _, _, outcomes in report.areas():
         for each in outcomes:
             if each.status in (Status.GAP, Status.UNKNOWN):
-                steps.setdefault(_next(each), []).append(each.check)
-    for step, checks in steps.items():
-        yield f"next for {', '.join(checks)}: {step}"
+                steps.setdefault(each.step, []).append(each)
+    for step, found in steps.items():
+        link = f" ({found[0].link})" if found[0].link and len(found) == 1 else ""
+        yield f"next for {', '.join(each.check for each in found)}: {step}{link}"
     changed = [f"{each.check} was {each.before}, is {each.status}" for each in report.outcomes if each.before]
     if report.compared_with:
         yield f"since {report.compared_with[:19]}: {'; '.join(changed) or 'no change'}"
@@ -65,27 +63,31 @@ def _last_lines(report: Report) -> Iterator[str]:
 
 def show(report: Report) -> None:
     """Print the areas and the last lines; a terminal also gets the evidence, which other outputs already have."""
-    title = f"{report.service.get('name')} {report.service.get('version')} at {report.url}, profile: {report.profile}"
     if sys.stdout.isatty():
-        Console(highlight=False).print(_table(report, title))
+        console = Console(highlight=False)
+        console.print(f"[bold]{escape(report.judged)}[/]\n")
+        for name, worst, outcomes in report.areas():
+            console.print(f"[bold]{escape(name)}[/]: {_state(worst)} {count(outcomes)}".rstrip())
+            console.print(_table(outcomes))
     else:
-        print(f"\n{title}\n")
-        for name, worst, _ in report.areas():
-            print(f"{worst:14} {name}")
+        print(f"\n{report.judged}\n")
+        for name, worst, outcomes in report.areas():
+            print(f"{worst:14} {name} {count(outcomes)}".rstrip())
         print()
     for line in _last_lines(report):
         print(line)
 
 
-def _table(report: Report, title: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Area", "State", "Check", "Evidence"):
-        table.add_column(heading, overflow="fold")
-    for name, worst, outcomes in report.areas():
-        for number, each in enumerate(outcomes):
-            state = f"[{STYLE[each.status]}]{each.status}[/]"
-            table.add_row("" if number else f"[{STYLE[worst]}]{name}[/]", state, each.name, escape(_seen(each)))
-        table.add_section()
+def _state(status: Status) -> str:
+    return f"[{STYLE[status]}]{SIGNS[status]} {status}[/]"
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    """Name and evidence of each check: two columns, so that there is room for the evidence in a narrow terminal."""
+    table = Table.grid(Column(width=14), Column(overflow="fold"), padding=(0, 1), pad_edge=True)
+    for each in outcomes:
+        table.add_row(escape(each.name), f"{_state(each.status)}: {escape(_seen(each))}")
+    table.add_row()
     return table
 
 
@@ -100,7 +102,7 @@ def junit(report: Report) -> str:
         suite = ElementTree.SubElement(root, "testsuite", counts, name=name)
         for tag, each in zip(found, outcomes, strict=True):
             about = {"classname": each.area, "name": each.check, "time": f"{each.seconds:.3f}"}
-            text = f"{each.title} {each.seen}" + (f". Next: {_next(each)}" if each.step else "")
+            text = f"{each.title} {each.seen}" + (f". Next: {each.step} {each.link}".rstrip() if each.step else "")
             case = ElementTree.SubElement(suite, "testcase", about)
             ElementTree.SubElement(case, tag, {} if tag == "system-out" else {"message": text}).text = text
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)

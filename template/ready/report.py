@@ -7,20 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-# The areas of a service in production, in the order in which they are shown.
-AREAS = {
-    "observability": "Observability",
-    "errors": "Error monitoring",
-    "backups": "Database backups",
-    "usage": "Usage tracking",
-    "secrets": "Secrets",
-    "caching": "Performance and caching",
-    "security": "Security",
-    "delivery": "CI/CD",
-    "releases": "Blue-green and canary releases",
-    "scaling": "Scaling and load balancing",
-    "recovery": "Disaster recovery",
-}
+from .areas import AREAS, RUN
+
 MAX_SAVED_RUNS = 20
 
 
@@ -30,9 +18,14 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
     GAP = "gap"
     WAIVED = "waived"
+    NOT_BUILT = "not built"
+    CLAIMED = "claimed"  # the service says so, nothing else does
     PROVEN = "proven"
     NOT_APPLICABLE = "not applicable"
     NOT_RUN = "not run"
+
+
+SIGNS = dict(zip(Status, "?✗~□◐✓○○", strict=True))
 
 
 @dataclass(slots=True)
@@ -67,6 +60,7 @@ class Report:
     service: dict[str, str]
     url: str
     profile: str
+    source: str  # of the profile
     marker: str
     began: str
     seconds: float = 0.0
@@ -77,19 +71,26 @@ class Report:
         """Title, worst status and outcomes of each area, the worst first."""
         order = list(Status)
         ordered = sorted(self.outcomes, key=lambda each: (order.index(each.status), each.check))
-        for name in [*AREAS, *sorted({each.area for each in self.outcomes} - AREAS.keys())]:
+        titles = {RUN: "This run", **AREAS}
+        for name in [*titles, *sorted({each.area for each in self.outcomes} - titles.keys())]:
             if found := [each for each in ordered if each.area == name]:
-                yield AREAS.get(name, name), found[0].status, found
+                yield titles.get(name, name), found[0].status, found
 
     @property
     def exit_code(self) -> int:
-        """0 all proven, 1 a gap, 2 a check could not run."""
+        """0 no gap, 1 a gap, 2 a check could not run."""
         found = {each.status for each in self.outcomes}
         return 2 if Status.UNKNOWN in found or not found else int(Status.GAP in found)
 
+    @property
+    def judged(self) -> str:
+        """Which service was judged by which rules, and who says so."""
+        service = f"{self.service.get('name')} {self.service.get('version')} at {self.url}"
+        return f"{service}, profile {self.profile} (from {self.source})"
+
     def summary(self) -> str:
         """The number of proven areas, and of the others by status."""
-        found = [status for _, status, _ in self.areas()]
+        found = [status for _, status, outcomes in self.areas() if outcomes[0].area != RUN]
         kinds = {kind: "with gaps" if kind is Status.GAP else str(kind) for kind in Status if kind in found}
         kinds.pop(Status.PROVEN, None)
         others = (f"{found.count(kind)} {text}" for kind, text in kinds.items())
@@ -98,6 +99,17 @@ class Report:
     def as_json(self) -> str:
         """The whole report, for programs and for the next run."""
         return json.dumps({**asdict(self), "exit_code": self.exit_code}, indent=2)
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere on one line, without control characters: they confuse terminals, and XML forbids them."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def count(outcomes: list[Outcome]) -> str:
+    """How many checks of an area are proven, if it is some of them."""
+    proven = sum(each.status is Status.PROVEN for each in outcomes)
+    return f"({proven} of {len(outcomes)} checks proven)" if 0 < proven < len(outcomes) else ""
 
 
 def compare(report: Report, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from tests.pages import faults
+from tests.pages import faults, phone_faults
 from tests.plant import Feature
 from tests.projects import ROOT, Project, Service
 from tests.sabotage import Body, Line, Sabotage
@@ -224,14 +224,14 @@ def test_a_page_that_keeps_all_of_one_trace_is_noticed(telling: Project, tmp_pat
 
 def fits_a_phone(browser: Browser, service: Service) -> None:
     service.client.get("/v1/items")
+    service.client.get(f"/v1/items/{'x' * 300}")
     service.client.post("/__dev__/error")
     with opened(browser, service) as page:
-        page.set_viewport_size({"width": 390, "height": 844})
         for path in ("/v1/items", "/__dev__/error"):
-            page.locator("details", has_text=path).first.locator("summary").first.click()
-        page.locator("details[open] .span svg").first.wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        bars = [bar.bounding_box() for bar in page.locator("details[open] .span svg").all()]
+            page.locator("details", has_text=path).last.locator("summary").first.click()
+        page.locator("details[open] .sql").first.wait_for()
+        assert phone_faults(page) == []
+        bars = [bar.bounding_box() for bar in page.locator("details[open] .bar").all()]
         assert bars
         assert all(bar and bar["x"] >= 0 and bar["width"] >= 60 and bar["x"] + bar["width"] <= 390 for bar in bars)
         raised = page.locator("details", has_text="/__dev__/error").first
@@ -239,6 +239,7 @@ def fits_a_phone(browser: Browser, service: Service) -> None:
         assert not trace.is_visible()
         raised.locator("summary", has_text="RequestedError").click()
         trace.wait_for()
+        assert phone_faults(page) == []
 
 
 def test_the_page_fits_a_phone_and_folds_tracebacks(browser: Browser, service: Service) -> None:
@@ -249,10 +250,12 @@ def test_the_page_fits_a_phone_and_folds_tracebacks(browser: Browser, service: S
 @pytest.mark.parametrize(
     "sabotage",
     [
-        Line(DEV_HTML, ".span .name {", ".span .name { flex: 0 0 30rem }"),
-        Line(DEV_HTML, "return exception ?", 'return [line, make("pre", "", exception || "")];'),
+        Line(DEV_HTML, ".span {", ".span { grid-template-columns: 30rem 5rem 4.5rem }"),
+        Line(DEV_HTML, ".request {", ".request { grid-template-columns: .7rem 2rem 4rem 1rem 1fr }"),
+        Line(DEV_HTML, "pre {", "pre { white-space: pre }"),
+        Line(DEV_HTML, "return [line].concat", 'return [line, make("pre", "", exception || "")];'),
     ],
-    ids=["wide", "unfolded"],
+    ids=["wide", "letters", "sql", "unfolded"],
 )
 def test_a_page_that_leaves_the_screen_is_noticed(
     telling: Project, browser: Browser, tmp_path: Path, sabotage: Sabotage

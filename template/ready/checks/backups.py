@@ -1,6 +1,6 @@
-"""Database backups: the database to back up is reachable, and really stores rows."""
+"""Database backups: so far only what they need first, a database that stores rows."""
 
-from ..engine import Gap, NotApplicable, Probe, check
+from ..engine import Claimed, Gap, NotApplicable, Probe, check
 from ..project import has_room
 
 WRITE_STEP = (
@@ -20,7 +20,7 @@ async def schema(probe: Probe) -> str:
         raise Gap(part["evidence"], "run `make migrate`, or fix the database that DATABASE_URL names")
     if "schema at" not in part["evidence"]:
         raise Gap(f"/readyz reports no schema version ({part['evidence']})", "see platform/db/")
-    return f"the database {part['evidence']}"
+    raise Claimed(f"its database {part['evidence']}")
 
 
 @check("backups", effect="writes")
@@ -49,4 +49,4 @@ async def rows(probe: Probe) -> str:
 
 def _applies() -> None:
     if not has_room("db"):
-        raise NotApplicable("because this service has no database (database=none)")
+        raise NotApplicable("because this project has no database: it has no room db")

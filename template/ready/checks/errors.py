@@ -1,4 +1,4 @@
-"""Error monitoring: an error response reveals no internals, and has the ids that find the error."""
+"""Error monitoring: a response reveals no internals and has the ids that find the error, which is in the tracker."""
 
 import hashlib
 import hmac
@@ -56,9 +56,9 @@ async def raised(probe: Probe) -> str:
 
 @check("errors", effect="writes", seconds=ARRIVAL_SECONDS + 10)
 async def tracked(probe: Probe) -> str:
-    """An unexpected error arrives in the tracker, without the secret that was in it."""
+    """An unexpected error is listed by the tracker, without the secret that was in it."""
     if not has_room("errors"):
-        raise NotApplicable("because this service has no error monitoring (error_monitoring=none)")
+        raise NotApplicable("because this project has no error monitoring: it has no room errors")
     end = probe.config.far_ends.tracker
     if end is None and not probe.production:
         raise NotApplicable("because only production needs a tracker, and ready.toml names none")
@@ -74,7 +74,7 @@ async def tracked(probe: Probe) -> str:
         raise Gap(f"the error {marker} did not arrive within {ARRIVAL_SECONDS:g} s", step)
     if secret in found[0]:
         raise Gap("the test password in the error arrived too", "see platform/redaction.py")
-    return f"the error {marker} was found after {found[1]:.1f} s, without the test password in it"
+    return f"the error {marker} was in the tracker's list after {found[1]:.1f} s, the password in it was not"
 
 
 async def _raise(probe: Probe, marker: str) -> tuple[httpx2.Response, str]:

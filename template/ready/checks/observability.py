@@ -6,8 +6,8 @@ import secrets
 import time
 
 from ..config import FarEnd
-from ..engine import Gap, NotApplicable, Probe, check
-from ..far import find, total
+from ..engine import Claimed, Gap, NotApplicable, Probe, check
+from ..far import find, of_service, total
 
 ARRIVAL_SECONDS = 20.0  # until a trace is in the trace store
 SCRAPE_SECONDS = 70.0  # until a metric arrives: by default Prometheus scrapes once a minute
@@ -24,7 +24,7 @@ async def traces(probe: Probe) -> str:
     caller = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
     await probe.client.get(path, headers=caller)
     end, where = probe.config.far_ends.traces, f"/api/traces/{trace_id}"  # the path of Jaeger and Tempo
-    if end is None and probe.about["environment"] == "local":
+    if end is None and not probe.production and probe.about["environment"] == "local":
         end, where = FarEnd(url=str(probe.client.base_url)), f"/__dev__/data?trace={trace_id}"
     if end is None:
         raise Gap("ready.toml names no trace store", 'add to ready.toml: [far_ends.traces] url = "https://…"')
@@ -34,22 +34,26 @@ async def traces(probe: Probe) -> str:
         step = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER of the service, then the collector's log"
         raise Gap(f"the trace {trace_id} of {path} did not arrive within {ARRIVAL_SECONDS:g} s", step)
     place = f"{end.url.rstrip('/')}{where.partition('?')[0].removesuffix('/data')}"
-    return f"the trace of {path} was found at {place} after {found[1]:.1f} s, spans: {len(spans)}"
+    seen = f"the trace of {path} was found at {place} after {found[1]:.1f} s, spans: {len(spans)}"
+    if probe.config.far_ends.traces is None:  # the service showed it, no store did
+        raise Claimed(seen)
+    return seen
 
 
 @check("observability", seconds=SCRAPE_SECONDS + 20)
 async def metrics(probe: Probe) -> str:
-    """The metrics store counts requests."""
+    """The metrics store counts the requests of this service."""
     end = probe.config.far_ends.metrics
     if end is None and not probe.production:
         raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
     if end is None:
         raise Gap("ready.toml names no metrics store", 'add to ready.toml: [far_ends.metrics] url = "https://…"')
-    before = await total(end, COUNT)
+    count = f"{COUNT}{of_service(probe.about)}"
+    before = await total(end, count)
     for _ in range(REQUESTS):
         await probe.client.get(probe.config.probe.read or "/version")
     began = time.monotonic()
-    while (after := await total(end, COUNT)) < before + REQUESTS:
+    while (after := await total(end, count)) < before + REQUESTS:
         if time.monotonic() > began + SCRAPE_SECONDS:
             step = "check OTEL_METRICS_EXPORTER of the service and the targets of Prometheus"
             raise Gap(f"{REQUESTS} requests: the count went from {before:g} to {after:g} in {SCRAPE_SECONDS:g} s", step)

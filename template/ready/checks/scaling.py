@@ -26,7 +26,7 @@ EXIT_SECONDS = 15.0  # from the end of the drain to the exit
 
 @check("scaling")
 async def alive(probe: Probe) -> str:
-    """The process is alive, and /livez accepts any Host."""
+    """The process is alive, and /livez accepts an IP address as Host."""
     began = time.perf_counter()
     response = await probe.client.get("/livez", headers={"Host": "10.0.0.1"})
     took = time.perf_counter() - began
@@ -34,18 +34,18 @@ async def alive(probe: Probe) -> str:
         raise Gap(f"/livez returned {response.status_code} to an IP address as Host", "let /livez accept any Host")
     if took > probe.config.thresholds.answer_seconds:
         raise Gap(f"/livez took {took:.2f} s", "find what blocks the event loop; `make dev` shows slow requests")
-    return f"/livez returned 200 in {took * 1000:.0f} ms"
+    return f"/livez returned 200 to the Host 10.0.0.1 in {took * 1000:.0f} ms"
 
 
 @check("scaling")
 async def ready(probe: Probe) -> str:
-    """Every part that the service requires is ready."""
+    """A load balancer that asks /readyz sends requests to this instance."""
     response = await probe.client.get("/readyz")
     parts = response.json().get("parts", {})
     seen = "; ".join(f"{name}: {part['evidence']}" for name, part in parts.items()) or "it requires no part"
     if response.status_code != 200:
         raise Gap(f"/readyz returned {response.status_code} ({seen})", "fix the part that /readyz names")
-    return f"/readyz returned 200 ({seen})"
+    return f"/readyz returned 200; the service says: {seen}"
 
 
 @check("scaling")
@@ -66,7 +66,7 @@ async def serves(probe: Probe) -> str:
 
 @check("scaling", effect="drill", seconds=START_SECONDS + DRAIN_SECONDS + EXIT_SECONDS)
 async def drain(probe: Probe) -> str:
-    """After SIGTERM an instance is not ready, still serves, finishes what is in flight and exits with 0."""
+    """After SIGTERM an instance, started here, is not ready, still serves, finishes requests and exits with 0."""
     path, write = probe.config.probe.read or "/livez", probe.config.probe.write
     with _log() as log:
         async with _instance(log) as (process, client):
@@ -94,7 +94,7 @@ async def drain(probe: Probe) -> str:
     if code:
         raise Gap(f"the instance exited with {code}", step)
     served = f"{len(statuses)} requests and one in flight were served"
-    return f"after SIGTERM /readyz returned 503, {served}, exit 0 in {took:.1f} s"
+    return f"an instance started here: after SIGTERM /readyz returned 503, {served}, exit 0 in {took:.1f} s"
 
 
 def _log() -> IO[bytes]:

@@ -1,13 +1,11 @@
-"""Secrets: stored where they can be rotated, renewed in time, and in no response."""
+"""Secrets: in no response; where they are stored and whether they are renewed is what the service says."""
 
-import json
 import re
 import secrets
 from typing import Any
-from urllib.parse import quote
 
-from ..engine import Gap, NotApplicable, Probe, check
-from ..far import fetch
+from ..engine import CannotCheck, Claimed, Gap, NotApplicable, Probe, check
+from ..far import of_service, query
 
 MIN_LEASE_SHARE = 0.25  # must be left: renewal is due at two thirds, give or take a tenth of that
 # After https://developer.hashicorp.com/vault/docs/concepts/tokens#token-prefixes and
@@ -30,7 +28,7 @@ async def backend(probe: Probe) -> str:
     if not part["ready"]:
         raise Gap(part["evidence"], "check the log of `secrets`, then the store that SECRETS_BACKEND names")
     if "in the environment" not in part["evidence"]:
-        return f"/readyz reports: {part['evidence']}"
+        raise Claimed(part["evidence"])
     if not probe.production:
         raise NotApplicable("because only production needs a secrets store")
     raise Gap("they are in the environment: rotating one needs a restart", "set SECRETS_BACKEND: docs/secrets.md")
@@ -38,7 +36,7 @@ async def backend(probe: Probe) -> str:
 
 @check("secrets")
 async def silent(probe: Probe) -> str:
-    """No response contains a secret: neither the service's own, nor one that a caller sent."""
+    """Public pages and errors contain no secret: neither the service's own, nor one that a caller sent."""
     planted = secrets.token_hex(16)
     sent = {"Authorization": f"Bearer {planted}", "Cookie": f"session={planted}"}
     responses = [await probe.client.get(page, headers=sent) for page in PAGES]
@@ -46,12 +44,14 @@ async def silent(probe: Probe) -> str:
     if probe.config.probe.write:  # not an object, so nothing is written
         responses.append(await probe.client.post(probe.config.probe.write.path, headers=sent, json=[planted]))
     for response in responses:
+        if response.status_code >= 500 and response.url.path != "/readyz":
+            raise CannotCheck(f"{response.url.path} returned {response.status_code}", "check the log of the service")
         text = f"{response.headers}{response.text}"
         if planted in text:
             raise Gap(f"{response.url.path} repeats a secret of the request", "let platform/problems.py handle errors")
         if found := next((name for name, pattern in SECRET_PATTERNS.items() if re.search(pattern, text)), None):
             raise Gap(f"{response.url.path} contains {found}", "remove it there, and rotate it: docs/secrets.md")
-    return f"{len(responses)} responses contain no token, no login and no secret that was sent"
+    return f"{len(responses)} responses contain no known form of a token, key or login, and no secret that was sent"
 
 
 @check("secrets")
@@ -64,9 +64,9 @@ async def leases(probe: Probe) -> str:
         raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
     if end is None:
         raise Gap("ready.toml names no metrics store", 'add to ready.toml: [far_ends.metrics] url = "https://…"')
-    job = f'{{job=~"(.+/)?{probe.about["name"]}"}}'
-    query = f"min by (lease) (secrets_lease_remaining_seconds{job} / secrets_lease_duration_seconds{job})"
-    series = json.loads(await fetch(end, f"/api/v1/query?query={quote(query)}"))["data"]["result"]
+    job = of_service(probe.about)
+    ratio = f"min by (lease) (secrets_lease_remaining_seconds{job} / secrets_lease_duration_seconds{job})"
+    series = await query(end, ratio)
     left = {each["metric"]["lease"]: float(each["value"][1]) for each in series}
     if not left:
         raise Gap(f"no lease of {probe.about['name']} was found", "check OTEL_METRICS_EXPORTER of the service")
@@ -74,7 +74,7 @@ async def leases(probe: Probe) -> str:
     if left[name] < MIN_LEASE_SHARE:
         step = "check the log of `secrets`, then Vault itself: docs/runbook.md, SecretsLeaseRunsOut"
         raise Gap(f"the lease {name} has {left[name]:.0%} of its time left, renewal is overdue", step)
-    return f"leases: {len(left)}; the shortest, {name}, has {left[name]:.0%} of its time left"
+    raise Claimed(f"leases: {len(left)}; the shortest, {name}, has {left[name]:.0%} of its time left")
 
 
 async def _part(probe: Probe) -> dict[str, Any] | None:

@@ -1,0 +1,28 @@
+"""The names that a report uses: of the areas, of what is not checked yet, and of findings about the run itself."""
+
+# The areas of a service in production, in the order in which they are shown.
+AREAS = {
+    "observability": "Observability",
+    "errors": "Error monitoring",
+    "backups": "Database backups",
+    "usage": "Usage tracking",
+    "secrets": "Secrets",
+    "caching": "Performance and caching",
+    "security": "Security",
+    "delivery": "CI/CD",
+    "releases": "Blue-green and canary releases",
+    "scaling": "Scaling and load balancing",
+    "recovery": "Disaster recovery",
+}
+# What this version of the template does not check yet; a check of that name or area, also one of yours, replaces it.
+NOT_BUILT = {
+    "backups.restored": "A backup is created and restored.",
+    "usage": "A usage event arrives where usage is analysed.",
+    "security.scanned": "Code, dependencies and image are scanned.",
+    "delivery": "The pipeline tests and delivers a change.",
+    "releases": "A bad release is rolled back.",
+    "scaling.balanced": "A load balancer spreads requests over several instances.",
+    "recovery": "A recovery keeps RTO and RPO.",
+}
+RUN = "run"  # the findings about the run itself
+PROFILE = f"{RUN}.profile"
