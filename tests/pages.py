@@ -11,7 +11,7 @@ MIN_COLUMN = 72  # pixels: about a word; text in less stands one letter below th
 NARROW = """least => [...document.querySelectorAll("body *")].flatMap(node => {
   const own = [...node.childNodes].filter(each => each.nodeType === 3).map(each => each.data.trim()).join(" ");
   const box = node.getBoundingClientRect();
-  return own.length > 12 && box.width > 0 && box.width < least ? [own.slice(0, 30)] : [];
+  return own.length > 12 && box.width > 0 && box.width < least ? [own.slice(0, 29)] : [];
 })"""
 
 

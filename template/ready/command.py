@@ -116,7 +116,10 @@ def _known(kind: str, names: list[str], known: set[str]) -> None:
 
 def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
     """The URL as reports may show it, and the login that was in it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError("--url: use one like http://127.0.0.1:8000") from None
     login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     return parts._replace(netloc=host).geturl().rstrip("/"), (unquote(user), unquote(password)) if login else None

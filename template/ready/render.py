@@ -42,6 +42,8 @@ def _line(outcome: Outcome) -> str:
 
 
 def _seen(outcome: Outcome) -> str:
+    if outcome.status is Status.NOT_BUILT:
+        return f"{outcome.seen}: {outcome.title}"
     return f"{outcome.seen} ({outcome.took})" if outcome.seconds else outcome.seen
 
 
@@ -84,7 +86,7 @@ def _state(status: Status) -> str:
 
 def _table(outcomes: list[Outcome]) -> Table:
     """Name and evidence of each check: two columns, so that there is room for the evidence in a narrow terminal."""
-    table = Table.grid(Column(width=14), Column(overflow="fold"), padding=(0, 1), pad_edge=True)
+    table = Table.grid(Column(width=14, overflow="fold"), Column(overflow="fold"), padding=(0, 1), pad_edge=True)
     for each in outcomes:
         table.add_row(escape(each.name), f"{_state(each.status)}: {escape(_seen(each))}")
     table.add_row()

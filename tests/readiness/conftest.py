@@ -23,7 +23,7 @@ LOCAL = '''"""Ours."""
 
 import asyncio
 
-from ..engine import Gap, NotApplicable, Probe, check
+from ..engine import Claimed, Gap, NotApplicable, Probe, check
 '''
 CHECK = '''
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.projects import Project, Service
 from tests.readiness.conftest import FOLDER, PACKAGE, Found, Local, Prober, Served
-from tests.sabotage import Body
+from tests.sabotage import Body, Line
 from tests.servers.otlp import open_collector
 
 pytestmark = pytest.mark.servers
@@ -78,20 +78,50 @@ def test_nothing_intrusive_happens_to_production_unasked(
         assert not (tmp_path / "done").exists()
         asked = prober.look(service, *ask)
         assert (asked.statuses, asked.code) == ({"billing.writes": "proven", "billing.drill": "not run"}, 0)
+        denied = prober.look(production, *drill, "--profile", "local")
+        assert (denied.statuses, denied.code) == ({**run.statuses, "run.profile": "gap"}, 1)
+        assert (denied.report["profile"], denied.report["source"]) == ("production", "/version of the service")
+        finding = denied.outcome("run.profile")
+        says = "--profile says local, /version of the service says production: the rules of production apply"
+        assert (finding["seen"], finding["step"]) == (says, "leave out --profile local")
         assert prober.look(production, *drill, "--yes").code == 0
     assert sorted((tmp_path / "done").read_text().split()) == ["drill", "writes", "writes"]
 
 
-def test_an_area_without_checks_says_so(prober: Prober, service: Service) -> None:
-    found = prober.look(service, "--area", "usage")
-    assert found.statuses == {"usage": "gap"}
-    assert found.outcome("usage")["seen"] == "no check for this area yet"
+def test_what_has_no_check_is_not_built_and_neither_proven_nor_red(prober: Prober, service: Service) -> None:
+    """Issue 16: "Database backups: proven" without any backup. A check of yours with that name takes its place."""
+    found = prober.look(service, "usage", "backups")
+    assert (found.statuses["usage"], found.statuses["backups.restored"], found.code) == ("not built", "not built", 0)
+    assert found.outcome("usage")["seen"] == "the template has no check yet"
+    shown = prober.command("--url", f"http://127.0.0.1:{service.port}", "backups", "usage").stdout.splitlines()
+    assert "not built      Database backups (1 of 3 checks proven)" in shown
+    assert shown[-1].startswith("0 of 2 areas proven, 2 not built; ")
+    Local(OURS["gap"][0], "backups", "restored").apply(prober.project.root)
+    Local(OURS["evidence"][0], "usage", "seen").apply(prober.project.root)
+    built = prober.look(service, "usage", "backups")
+    assert (built.statuses["backups.restored"], built.code, "usage" in built.statuses) == ("gap", 1, False)
+
+
+def test_what_the_service_says_of_itself_is_not_proven(prober: Prober, service: Service) -> None:
+    Local('raise Claimed("all is well")').apply(prober.project.root)
+    found = prober.look(service, "billing")
+    assert (found.statuses, found.code) == ({"billing.invoices": "claimed"}, 0)
+    assert found.outcome("billing.invoices")["seen"] == "the service says: all is well"
+    shown = prober.command("--url", f"http://127.0.0.1:{service.port}", "billing").stdout
+    assert "0 of 1 areas proven, 1 claimed; " in shown
+
+
+LISTED = (
+    "Areas: backups, caching, delivery, errors, observability, recovery, releases, scaling, secrets, security, usage"
+)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--area", "scalin"), "ready: there is no area 'scalin'; did you mean scaling?\n"),
+        (("scalin",), f"ready: there is no area 'scalin'; did you mean scaling? {LISTED}\n"),
+        (("--area", "foo"), f"ready: there is no area 'foo'. {LISTED}\n"),
+        (("--url", "http://ada:hunter2@127.0.0.1:1"), "no service responds at http://127.0.0.1:1 ("),
         (("--url", "orders"), "ready: orders is not a URL; use one like http://127.0.0.1:8000\n"),
         (("--url", "http://127.0.0.1:1"), "start it with `make dev`, or set --url\n"),
         (("--profile", "prod"), "Invalid value for '--profile'"),
@@ -105,6 +135,7 @@ def test_a_wrong_word_is_answered_with_what_to_type(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_another_server_is_not_taken_for_the_service(prober: Prober) -> None:
@@ -212,7 +243,10 @@ def test_a_waiver_of_nothing_is_refused(prober: Prober, service: Service) -> Non
     prober.add(WAIVER.format(check="errors.raise", day=date.today()))
     found = prober.look(service)
     assert found.code == 2
-    assert "there is no check 'errors.raise'; did you mean errors.raised?" in found.stderr
+    listed = "Checks: errors.problems, errors.raised, errors.tracked"
+    assert found.stderr == f"ready: there is no check 'errors.raise'; did you mean errors.raised? {listed}\n"
+    Line("ready.toml", 'check = "errors.raise"', 'check = "bakups"').apply(prober.project.root)
+    assert prober.look(service).stderr == f"ready: there is no check 'bakups'; did you mean backups? {LISTED}\n"
 
 
 def test_without_a_key_the_line_that_makes_one_is_named(prober: Prober, service: Service) -> None:

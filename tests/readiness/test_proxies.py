@@ -102,8 +102,31 @@ def test_ready_reaches_this_machine_without_the_proxy(prober: Prober, tmp_path: 
         (prober.project.root / ".env").write_text(f"HOST=0.0.0.0\nPORT={service.port}\n")
         for form in PROXIES[:2]:
             done = prober.command(*AREA, **proxies(form))
-            assert (done.returncode, "1 of 1 areas proven" in done.stdout) == (0, True), done.stderr
+            assert (done.returncode, "proven         security.hosts" in done.stdout) == (0, True), done.stderr
         assert prober.command(*AREA, PORT=str(free_port())).returncode == 2
+
+
+# What is this machine, whatever proxy is set (RFC 6761, section 6.3: names below localhost too), and what is not.
+HOSTS = {
+    "127.0.0.1": True,
+    "127.8.9.10:8000": True,
+    "LOCALHOST": True,
+    "localhost.:8000": True,
+    "orders.localhost": True,
+    "[::1]:8000": True,
+    "[::ffff:127.0.0.1]": True,
+    "0.0.0.0:8000": True,
+    "[::]:8000": True,
+    "10.0.0.1": False,
+    "127.0.0.1.acme.test": False,
+    "localhost.acme.test": False,
+    "127.0.0.1@acme.test": False,
+}
+LOCAL = "from ready.client import is_this_machine as local\nprint([local(f'http://{{host}}/') for host in {hosts}])"
+
+
+def test_every_form_of_this_machine_is_known(prober: Prober) -> None:
+    assert prober.python(LOCAL.format(hosts=list(HOSTS))).strip() == str(list(HOSTS.values()))
 
 
 @pytest.mark.sabotage
@@ -118,7 +141,7 @@ def test_a_proxy_that_does_not_work_is_no_gap(prober: Prober, broken: str, tmp_p
     prober.far_end("traces", "http://traces.test:3200")
     with prober.project.serve(tmp_path / "run") as service:
         for proxy in (broken, *(form.format(port=free_port()) for form in (PROXIES[0], PROXIES[2]))):
-            env = {"HTTP_PROXY": proxy, "http_proxy": proxy}
+            env = {"all_proxy": proxy} if proxy.startswith("socks") else {"HTTP_PROXY": proxy, "http_proxy": proxy}
             away = prober.command("--url", "http://orders.test", *AREA, **env)
             assert (away.returncode, len(away.stderr.splitlines())) == (2, 1), away.stderr
             assert "hunter2" not in away.stderr

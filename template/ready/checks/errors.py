@@ -43,7 +43,8 @@ async def raised(probe: Probe) -> str:
     """The response to an unexpected error reveals no internals."""
     response, _ = await _raise(probe, probe.marker)
     if response.status_code == 404:
-        raise Gap(f"{response.url.path} returned 404: READY_PROBE_KEY or the clock differs there", KEY_STEP)
+        why = "READY_PROBE_KEY or the clock differs there, or several runs used it within a minute"
+        raise Gap(f"{response.url.path} returned 404: {why}", KEY_STEP)
     seen = _document(response, 500, probe.marker, "")
     internals = [word for word in ("Traceback", "ProbeError", ".py") if word in response.text]
     if internals:
