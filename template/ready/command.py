@@ -62,7 +62,7 @@ async def _run_checks(
     _known(
         "check",
         [each.check for each in settings.waivers],
-        {*AREAS, *NOT_BUILT, PROFILE, *(each.name for each in checks)},
+        {*NOT_BUILT, PROFILE, *(each.name for each in checks)},
     )
     here, declared = ("", ("", "")) if url else project.declared()
     url, login = _without_login(url or here)
@@ -105,13 +105,11 @@ def _known(kind: str, names: list[str], known: set[str]) -> None:
     """Refuse an unknown name with the nearest one, and with all that are possible: those of its area, or the areas."""
     for name in names:
         if name not in known:
-            area, dot, _ = name.partition(".")
-            within = [each for each in known if each.startswith(f"{area}.")] if dot else []
-            listed = ", ".join(sorted(within or [each for each in known if "." not in each]))
-            near = config.nearest(name, sorted(known))
-            raise ConfigurationError(
-                f"there is no {kind} {name!r}{near or '.'} {'Checks' if within else 'Areas'}: {listed}"
-            )
+            near, within = config.nearest(name, sorted(known)), f"{name.partition('.')[0]}."
+            checks = sorted(each for each in known if each.startswith(within))
+            areas = sorted({*AREAS, *(each for each in known if "." not in each)})
+            listed = f"Checks: {', '.join(checks)}" if checks else f"Areas: {', '.join(areas)}"
+            raise ConfigurationError(f"there is no {kind} {name!r}{near or '.'} {listed}")
 
 
 def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:

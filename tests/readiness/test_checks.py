@@ -98,7 +98,13 @@ SABOTAGES: dict[str, list[Case]] = {
             Body("probe:ErrorOnRequest.accept", "self.accepted = {}\nreturn original(header)"),
         ),
     ],
-    "observability.traces": [Case("check OTEL_EXPORTER_OTLP_ENDPOINT", env={"OTEL_SDK_DISABLED": "true"})],
+    "observability.traces": [
+        Case(
+            "check OTEL_EXPORTER_OTLP_ENDPOINT",
+            Value("ready.checks.observability:ARRIVAL_SECONDS", "3.0"),
+            env={"OTEL_SDK_DISABLED": "true"},
+        )
+    ],
     "scaling.alive": [Case("let /livez accept any Host", Value("state:PROBES", '{"/readyz"}'))],
     "scaling.drain": [
         Case(

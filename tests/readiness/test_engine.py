@@ -246,7 +246,7 @@ def test_a_waiver_of_nothing_is_refused(prober: Prober, service: Service) -> Non
     listed = "Checks: errors.problems, errors.raised, errors.tracked"
     assert found.stderr == f"ready: there is no check 'errors.raise'; did you mean errors.raised? {listed}\n"
     Line("ready.toml", 'check = "errors.raise"', 'check = "bakups"').apply(prober.project.root)
-    assert prober.look(service).stderr == f"ready: there is no check 'bakups'; did you mean backups? {LISTED}\n"
+    assert prober.look(service).stderr == f"ready: there is no check 'bakups'; did you mean backups.rows? {LISTED}\n"
 
 
 def test_without_a_key_the_line_that_makes_one_is_named(prober: Prober, service: Service) -> None:

@@ -38,6 +38,8 @@ async def private(probe: Probe) -> str:
     fresh = f"{path}{'&' if '?' in path else '?'}ready={probe.marker}"  # no cache has a copy of this URL yet
     for name, value in PERSONAL.items():
         response = await probe.client.get(fresh, headers={name: value.format(marker=probe.marker)})
+        if not response.is_success:
+            raise NotApplicable(f"because {path} returned {response.status_code} to a request with {name}")
         header = response.headers.get("cache-control", "")
         directives = {each.strip().partition("=")[0].lower() for each in header.split(",")}
         if not directives & {"no-store", "private"} or directives & {"public", "s-maxage"}:

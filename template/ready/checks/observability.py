@@ -23,12 +23,13 @@ async def traces(probe: Probe) -> str:
     path = probe.config.probe.read or "/version"
     caller = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
     await probe.client.get(path, headers=caller)
-    end, where = probe.config.far_ends.traces, f"/api/traces/{trace_id}"  # the path of Jaeger and Tempo
+    end, where, wanted = probe.config.far_ends.traces, f"/api/traces/{trace_id}", trace_id  # Jaeger's path, and Tempo's
     if end is None and not probe.production and probe.about["environment"] == "local":
         end, where = FarEnd(url=str(probe.client.base_url)), f"/__dev__/data?trace={trace_id}"
+        wanted = '"spans":[{'  # it knows the request before its spans
     if end is None:
         raise Gap("ready.toml names no trace store", 'add to ready.toml: [far_ends.traces] url = "https://…"')
-    found = await find(end, where, trace_id, ARRIVAL_SECONDS)
+    found = await find(end, where, wanted, ARRIVAL_SECONDS)
     spans = set(SPAN.findall(found[0])) if found else set()
     if not found or not spans:
         step = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER of the service, then the collector's log"
