@@ -82,8 +82,8 @@ def test_nothing_intrusive_happens_to_production_unasked(
         assert (denied.statuses, denied.code) == ({**run.statuses, "run.profile": "gap"}, 1)
         assert (denied.report["profile"], denied.report["source"]) == ("production", "/version of the service")
         finding = denied.outcome("run.profile")
-        says = "--profile says local, /version of the service says production: the rules of production apply"
-        assert (finding["seen"], finding["step"]) == (says, "leave out --profile local")
+        clear = "--profile says local, /version of the service says production: the rules of production apply"
+        assert (finding["seen"], finding["step"]) == (clear, "leave out --profile local")
         assert prober.look(production, *drill, "--yes").code == 0
     assert sorted((tmp_path / "done").read_text().split()) == ["drill", "writes", "writes"]
 
