@@ -40,7 +40,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(prober: Prober, serv
     )
     assert "not built      Usage tracking" in lines
     assert next(line for line in lines if line.startswith("next for ")).startswith("next for scaling.serves: ")
-    summary = r"\d of 11 areas proven, 1 with gaps, \d not built, \d claimed; \d+\.\d s, marker ready-\w{16}"
+    summary = r"\d of 11 areas proven, 1 with gaps, \d not built, \d claimed(, \d not applicable)?; \d+\.\d s, marker ready-\w{16}"
     assert re.fullmatch(summary, lines[-1])
     assert "\x1b" not in done.stdout
 
@@ -121,6 +121,7 @@ def test_the_runs_are_kept_and_compared(prober: Prober, service: Service) -> Non
     assert (drilled.statuses["billing.drill"], worse.statuses["billing.drill"]) == ("proven", "not run")
     assert worse.outcome("scaling.serves")["before"] == "proven"
     assert [each["check"] for each in worse.report["outcomes"] if each["before"]] == [
+        "caching.private",
         "caching.revalidation",
         "scaling.serves",
     ]
