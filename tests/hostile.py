@@ -76,7 +76,10 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     },
     **{f"project_slug: {text!r}": ("project_slug", text, SLUG) for text in PATHS},
     "project_slug: 41 characters": ("project_slug", "x" * 41, SLUG),
-    **{f"project_slug: {n}": ("project_slug", n, f"type {n}-service: ") for n in ("class", "json", "test")},
+    **{
+        f"project_slug: {n}": ("project_slug", n, f"type {n}-service: ")
+        for n in ("class", "com1", "con", "json", "nul", "test")
+    },
     **{
         f"package_name: {text!r}": ("package_name", text, "type -d package_name=my_shop: ") for text in (*PATHS, "a__b")
     },

@@ -36,6 +36,8 @@ QUESTIONS_TEXT = """{{#- The questions and their choices, written by `python -m 
 """
 SHAPE = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")
 OURS = {"src", "test", "tests"}
+# Names that no file may have on Windows (Microsoft, "Naming Files, Paths, and Namespaces").
+DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 # Answers that together bring each dependency that some answer brings.
 ANSWERS: tuple[dict[str, object], ...] = (
     {},
@@ -103,7 +105,7 @@ def main() -> None:
     write_questions()
     if sys.argv[1:] == ["--questions"]:
         return
-    names = reserved() | python() | OURS
+    names = reserved() | python() | OURS | DEVICES
     with TemporaryDirectory() as folder:
         (template := Path(folder) / "template").mkdir()
         export(template)

@@ -129,7 +129,7 @@ def test_neither_yes_nor_no_is_refused(text_template: Path, tmp_path: Path) -> N
 
 def test_a_name_whose_slug_is_taken_is_refused_with_another_slug(text_template: Path, tmp_path: Path) -> None:
     said = refusal(text_template, tmp_path / "service", {"project_name": "Class"})
-    assert "'project_slug': type class-service: Python or a dependency already has the name class." in said
+    assert "'project_slug': type class-service: Python, a dependency or Windows already has the name class." in said
 
 
 # --- as a user meets it: the command ---------------------------------------------------------------------------
