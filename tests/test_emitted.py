@@ -96,7 +96,7 @@ def test_a_second_head_in_a_branch_is_refused(project: Project, tmp_path: Path) 
     forked = project.variant(tmp_path / "forked", Revision("pass", "a"), Revision("pass", "b"))
     done = forked.cli("migrate", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"})
     assert done.returncode == 1
-    assert done.stderr.startswith("migrate: CommandError: versions has two heads")
+    assert done.stderr.startswith("migrate: versions has two heads")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -108,7 +108,7 @@ def test_the_first_revision_of_a_service_without_example_begins_its_own_branch(
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
     bare.cli("migrate", env=env, check=True)
     for message in ("first", "second"):
-        bare.run("make", "revision", "RUN=env", f"m={message}", env=env | installed(bare))
+        bare.run("make", "revision", "RUN=env", "empty=1", f"m={message}", env=env | installed(bare))
         bare.cli("migrate", env=env, check=True)
     made = {path.read_text() for path in (bare.root / "migrations" / "versions").glob("*.py")}
     assert sum("branch_labels = ('service',)" in text or 'branch_labels = ("service",)' in text for text in made) == 1

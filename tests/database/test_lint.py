@@ -40,7 +40,7 @@ def test_a_migration_that_blocks_or_breaks_is_refused(later: Later) -> None:
     done = lint(later(BAD))
     assert done.returncode == 1
     assert {rule for rule in RULES if rule in done.stdout} == RULES
-    assert "0002_later.sql" in done.stdout
+    assert "migrations/versions/0002_later.py" in done.stdout
 
 
 def test_what_the_guide_shows_is_taken(later: Later, project: Project) -> None:
@@ -60,7 +60,7 @@ def test_a_migration_may_say_why_it_means_it(later: Later, why: str, code: int) 
 def test_a_migration_that_needs_a_database_to_be_read_is_named(later: Later) -> None:
     done = lint(later(ASKS))
     assert done.returncode == 1
-    assert done.stderr.startswith("0002_later.py needs a database for its SQL (AttributeError: ")
+    assert done.stderr.startswith("migrations/versions/0002_later.py needs a database for its SQL (AttributeError: ")
     assert done.stderr.endswith("): see docs/database.md\n")
 
 

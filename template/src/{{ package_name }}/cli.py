@@ -37,7 +37,7 @@ def serve(reload: bool = False) -> None:
     run(main.app(), reload=f"{main.__name__}:app" if reload else None)
 
 
-def migrate(new: str = "") -> None:
+def migrate(new: str | None = None, new_empty: str | None = None, down: bool = False) -> None:
     """Migrate the database to the schema of this code."""
     try:
         ops = importlib.import_module(".ops.migrate", __package__)
@@ -46,7 +46,7 @@ def migrate(new: str = "") -> None:
             raise
         print("not applicable: this service has no database")
     else:
-        ops.run(new)
+        ops.run(new if new_empty is None else new_empty, empty=new_empty is not None, down=down)
 
 
 def main() -> None:
@@ -57,7 +57,10 @@ def main() -> None:
     command.add_argument("--reload", action="store_true", help="restart after each code change")
     command.set_defaults(run=serve)
     command = commands.add_parser("migrate", help=migrate.__doc__, allow_abbrev=False)
-    command.add_argument("--new", default="", metavar="MESSAGE", help="create a migration with this message instead")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--new", metavar="MESSAGE", help="create a migration from the changes of the models instead")
+    instead.add_argument("--new-empty", metavar="MESSAGE", help="create a migration for your own statements instead")
+    instead.add_argument("--down", action="store_true", help="revert your latest migration instead; its data is lost")
     command.set_defaults(run=migrate)
     given = vars(parser.parse_args(sys.argv[1:] or ["--help"]))
     check_plug_ins()

@@ -65,10 +65,21 @@ def branches(migrations: Path) -> list[str]:
     found: dict[str, str] = {}
     for head in script.get_heads():
         folder = Path(script.get_revision(head).path).parent.name
-        if folder in found:
-            raise CommandError(f"{folder} has two heads, {found[folder]} and {head}: make one follow the other")
-        found[folder] = head
+        other = found.setdefault(folder, head)
+        if other != head:
+            raise CommandError(
+                f'{folder} has two heads: write down_revision = "{other}" into {_first(script, head, other)}, '
+                f'or "{head}" into {_first(script, other, head)}; change the one that is not released '
+                "(docs/database.md, Two heads)"
+            )
     return list(found.values())
+
+
+def _first(script: ScriptDirectory, head: str, other: str) -> str:
+    """Return the file with which the way to `head` leaves the way to another head."""
+    common = {revision.revision for revision in script.iterate_revisions(other, "base")}
+    own = [each for each in script.iterate_revisions(head, "base") if each.revision not in common]
+    return Path(own[-1].path).name
 
 
 def connect(settings: Settings) -> Connection:
@@ -118,26 +129,56 @@ def _migrate(config: Config, connection: Connection, migrations: Path) -> str:
     return f"schema at {', '.join(branches(migrations))}"
 
 
-def run(new: str = "") -> None:
-    """Migrate, or write a new migration.
+def _revert(config: Config, connection: Connection) -> str:
+    """Revert the latest migration of your branch."""
+    script = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_heads()
+    connection.rollback()
+    for head in current:
+        file = Path(script.get_revision(head).path)
+        if file.parent.name == "versions":
+            print(f"migrate: reverting {file.name}; the data in what it added is lost", file=sys.stderr)
+            command.downgrade(config, f"{head}-1")
+            return f"{file.name} is reverted"
+    return "no migration of yours is applied: nothing to do"
+
+
+def run(new: str | None = None, *, empty: bool = False, down: bool = False) -> None:
+    """Migrate, revert, or write a new migration.
 
     Args:
-        new: The message of a new migration; empty to migrate.
+        new: The message of a new migration; None to migrate.
+        empty: Whether the new migration is for statements of your own.
+        down: Whether to revert the latest migration of your branch.
 
     Raises:
-        SystemExit: With 1, after one line on stderr, if the database is down or a migration fails.
+        SystemExit: After one line on stderr: with 1 if the database is down or a migration fails, with 2 if the
+            message is empty, or for `down` in staging or production.
     """
-    settings = part(load(settings_for("db")), Settings)
+    # one printable line, as the docstring of the migration
+    message = " ".join("".join(c if c.isprintable() else " " for c in new or "").split())
+    if new is not None and not message:
+        print('migrate: type what it does: make revision m="add a price"', file=sys.stderr)
+        raise SystemExit(2)
+    loaded = load(settings_for("db"))
+    settings = part(loaded, Settings)
+    if down and loaded.environment not in ("local", "test"):
+        print("migrate: data would be lost: write a new migration instead, by docs/database.md", file=sys.stderr)
+        raise SystemExit(2)
     if settings.db_pooler != "none" and not settings.database_migrator_url:
         print("configuration refused: DATABASE_MIGRATOR_URL: set the URL of the server itself", file=sys.stderr)
         raise SystemExit(EXIT_REFUSED)
     try:
+        heads(settings.migrations_dir)
         branches(settings.migrations_dir)
         config = configuration(settings.migrations_dir)
         with connect(settings) as connection:
             config.attributes["connection"] = connection
-            if new:
-                command.revision(config, new, autogenerate=True)
+            if message:
+                config.attributes["empty"] = empty
+                command.revision(config, message, autogenerate=True)
+            elif down:
+                print(_revert(config, connection))
             else:
                 print(_migrate(config, connection, settings.migrations_dir))
     except Exception as error:
@@ -153,6 +194,10 @@ def _explain(error: Exception, settings: Settings) -> str:
     elif code_of(error) == "42501":
         advice = "run `make roles`" if settings.database_migrator_url else "set DATABASE_MIGRATOR_URL"
         reason += f": the role of {used} may not change the schema; {advice} (docs/database.md)"
+    elif "Target database is not up to date" in reason:
+        reason = "the database lacks migrations: run `make migrate` first"
+    if isinstance(error, CommandError | NotReady):
+        return reason
     stack = traceback.extract_tb(error.__traceback__)
     file = next((s.filename for s in reversed(stack) if Path(s.filename).parent.name in ("platform", "versions")), None)
     if file and Path(file).parent.parent.resolve() == settings.migrations_dir.resolve():

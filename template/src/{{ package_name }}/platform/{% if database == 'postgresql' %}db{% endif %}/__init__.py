@@ -11,10 +11,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.requests import HTTPConnection
+from sqlalchemy import BigInteger, Identity, Integer, MetaData
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, mapped_column
 from starlette.responses import Response
 
 from ..problems import response
@@ -27,7 +28,23 @@ from .spans import trace_statements
 
 
 class Base(DeclarativeBase):
-    """The base class of your tables; migrations find the tables through it."""
+    """The base class of your tables; migrations find the tables through it.
+
+    Constraints have the names that PostgreSQL would choose, on SQLite, too: migrations can drop them.
+    """
+
+    metadata = MetaData(
+        naming_convention={
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "ix": "ix_%(column_0_label)s",
+            "pk": "%(table_name)s_pkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        }
+    )
+
+
+# The key of a table as `id: Mapped[Key]`: a number that the database counts up, and that does not overflow.
+Key = Annotated[int, mapped_column(BigInteger().with_variant(Integer(), "sqlite"), Identity(), primary_key=True)]
 
 
 @asynccontextmanager

@@ -15,26 +15,50 @@ from ..state import NotReady
 def heads(migrations: Path) -> dict[str, set[str]]:
     """Read the migration files: for the head of each branch all revisions of that branch.
 
+    Files that Alembic ignores, such as those of editors, are no migrations.
+
     Raises:
-        NotReady: The folder is missing, so the needed schema is unknown.
+        NotReady: The folder is missing or a migration is broken, so the needed schema is unknown.
     """
     if not migrations.is_dir():
         raise NotReady(f"no folder {migrations}/: run the service in its parent folder, or set MIGRATIONS_DIR")
     found: dict[str, set[str]] = {}
+    names: dict[str, str] = {}
+    parents: dict[str, str] = {}
     for branch in ("platform", "versions"):
-        known: set[str] = set()
-        parents: set[str] = set()
-        for file in (migrations / branch).glob("*.py"):
-            values = dict(_constants(file))
-            known.add(values["revision"])
-            down = values["down_revision"]
-            parents |= {down} if isinstance(down, str) else set(down or ())
-        found |= dict.fromkeys(known - parents, known)
-    return found
+        known = set()
+        for file in filter(_is_migration, sorted((migrations / branch).glob("*.py"))):
+            revision, down = _read(file)
+            if revision in names:
+                raise NotReady(f"the migrations {names[revision]} and {file.name} are both {revision!r}")
+            known.add(revision)
+            names[revision] = file.name
+            parents |= dict.fromkeys(down, file.name)
+        found |= dict.fromkeys(known, known)
+    for revision in parents.keys() - names.keys():
+        raise NotReady(f"the migration {parents[revision]} follows {revision!r}, which no file has")
+    return {head: known for head, known in found.items() if head not in parents}
+
+
+def _is_migration(file: Path) -> bool:
+    return not file.name.startswith((".", "__init__"))
+
+
+def _read(file: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the revision in a file, and the ones that it follows."""
+    try:
+        values = dict(_constants(file))
+        down = values["down_revision"] or ()
+        return values["revision"], (down,) if isinstance(down, str) else tuple(down)
+    except KeyError as missing:
+        reason = f"it does not define {missing.args[0]}"
+    except (OSError, SyntaxError, TypeError, ValueError) as error:
+        reason = str(error).replace(str(file), file.name)
+    raise NotReady(f"the migration {file.name} cannot be read: {reason}")
 
 
 def _constants(file: Path) -> Iterator[tuple[str, Any]]:
-    for node in ast.parse(file.read_text()).body:
+    for node in ast.parse(file.read_bytes()).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(target, ast.Name) and target.id in ("revision", "down_revision"):
