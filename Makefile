@@ -32,8 +32,9 @@ check: $(installed) ## Check format, lint and types of the code that stays here
 bench: $(installed) ## Measure the emitted service, copy and update
 	@$(python) -m bench
 
-docs: $(installed) ## Build the documentation
+docs: $(installed) ## Build the documentation into site/
 	@$(python) docs/build.py
+	@.venv/bin/zensical build --strict
 
 servers: $(installed) ## Make ready the servers that tests talk to, and print their versions
 	@$(python) -m tests.servers

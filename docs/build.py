@@ -1,4 +1,4 @@
-"""Writes `docs/reference/` from the sources that decide: a page kept by hand is wrong by spring.
+"""Writes `docs/reference/` from the sources that decide: a page kept by hand falls behind.
 
 Questions come from copier.yml; settings and targets from a service rendered with default answers, and what another
 answer brings from one rendered with it.

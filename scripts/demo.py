@@ -94,19 +94,11 @@ def check(address: str) -> None:
 
 
 def invite(address: str, folder: Path) -> None:
-    fate = "stays" if os.environ.get("DEMO_DIR") else "goes when you stop; DEMO_DIR=path keeps one"
-    print(
-        f"""
-The service answers at {address}. Now try:
-
-  open {address}/docs
-  curl -X POST {address}/v1/items -H 'Content-Type: application/json' -d '{{"name": "first"}}'
-  make -C {folder} ready PORT={address.rpartition(":")[2]}
-
-It lives in {folder} (which {fate}). Ctrl-C stops it.
-""",
-        flush=True,
-    )
+    """What the service does not know itself: its banner has the rest."""
+    kept = "stays" if os.environ.get("DEMO_DIR") else "is deleted when you stop it; DEMO_DIR=path keeps one"
+    port = address.rpartition(":")[2]
+    print(f"To check it, type: make -C {folder} ready PORT={port}", flush=True)
+    print(f"The folder {kept}.\n", flush=True)
 
 
 def demo(host: str, port: int, once: bool) -> None:

@@ -83,7 +83,7 @@ def serving(checkout: Path, env: dict[str, str], tmp_path: Path) -> Iterator[Pro
     log = tmp_path / "log"
     kept = env | {"DEMO_DIR": str(tmp_path / "kept")}
     process = Process([sys.executable, "-m", "scripts.demo"], log=log, cwd=checkout, env=kept)
-    process.wait_until(lambda: "Ctrl-C stops it" in log.read_text(), 60)
+    process.wait_until(lambda: "The folder stays." in log.read_text(), 60)
     yield process
     process.stop()
 

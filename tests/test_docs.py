@@ -1,12 +1,16 @@
-"""The reference pages say what their sources say: a page that fell behind is named."""
+"""The reference pages say what their sources say, and the site has every page: what fell behind is named."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.commands import run
 from tests.projects import ROOT, Edit, export
 
 
@@ -66,3 +70,74 @@ def test_a_page_that_is_missing_is_named(checkout: Path) -> None:
     stale = build(checkout, "--check")
     assert stale.returncode == 1
     assert stale.stderr == "docs/reference/make.md is out of date: type make docs\n"
+
+
+def pages(root: Path) -> set[str]:
+    return {str(page.relative_to(root / "docs")) for page in (root / "docs").rglob("*.md")}
+
+
+def entries(part: object) -> Iterator[str]:
+    """The pages of a navigation, however deep."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, list | dict):
+        for each in part if isinstance(part, list) else part.values():
+            yield from entries(each)
+
+
+def lists_each_page_once(root: Path) -> None:
+    listed = [*entries(tomllib.loads((root / "zensical.toml").read_text())["project"]["nav"])]
+    assert sorted(listed) == sorted(pages(root))
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", (root / "docs" / "index.md").read_text()))
+    assert linked | {"index.md"} == pages(root)
+
+
+def test_each_page_is_in_the_navigation_and_in_the_index() -> None:
+    assert {"tutorial.md", "how-to/security.md", "decisions/0001-ownership.md", "reference/make.md"} <= pages(ROOT)
+    lists_each_page_once(ROOT)
+
+
+@pytest.mark.sabotage
+def test_a_page_that_is_in_no_navigation_is_noticed(site: Path) -> None:
+    lists_each_page_once(site)
+    (site / "docs" / "decisions" / "9999-forgotten.md").write_text("# Forgotten\n")
+    with pytest.raises(AssertionError):
+        lists_each_page_once(site)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A copy of what the site is built from."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    return tmp_path
+
+
+def zensical(site: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site as `make docs` does."""
+    (line,) = [each for each in (ROOT / "Makefile").read_text().splitlines() if "zensical" in each]
+    command = line.strip().removeprefix("@.venv/bin/").split()
+    return run(sys.executable, "-m", *command, cwd=site)
+
+
+def test_the_site_has_each_page_and_a_dark_palette_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    done = zensical(site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in pages(site):
+        path = site / "site" / name.removesuffix("index.md").removesuffix(".md") / "index.html"
+        page = path.read_text()
+        assert 'data-md-color-scheme="slate"' in page
+        assert 'data-md-color-media="(prefers-color-scheme: dark)"' in page
+        assert "narrow.css" in page
+        loaded = re.findall(r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="([^"]+)"', page)
+        assert len(loaded) > 1
+        assert [url for url in loaded if "//" in url] == []
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "tutorial.md#nowhere"])
+def test_a_link_that_leads_nowhere_stops_the_build(site: Path, link: str) -> None:
+    with (site / "docs" / "index.md").open("a") as page:
+        page.write(f"\n[nowhere]({link})\n")
+    done = zensical(site)
+    assert done.returncode != 0
+    assert "does not exist" in done.stdout + done.stderr

@@ -240,7 +240,7 @@ def test_without_a_route_to_probe_the_line_to_add_is_named(prober: Prober, servi
         Line("ready.toml", line).apply(prober.project.root)
     found = prober.look(service)
     assert found.red == {"backups.rows", "scaling.serves"}
-    assert "add to ready.toml: [probe.write]" in found.outcome("backups.rows")["step"]
+    assert "below [probe]: write = { path" in found.outcome("backups.rows")["step"]
     assert 'below [probe]: read = "/v1/…"' in found.outcome("scaling.serves")["step"]
 
 

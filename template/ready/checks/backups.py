@@ -4,8 +4,8 @@ from ..engine import Claimed, Gap, NotApplicable, Probe, check
 from ..project import has_room
 
 WRITE_STEP = (
-    'add to ready.toml: [probe.write] path = "/v1/…", body = { name = "{marker}" }, row = "/v1/…/{id}" '
-    "(a route that creates a row, and one that reads and deletes it)"
+    'add to ready.toml, below [probe]: write = { path = "/v1/…", body = { name = "{marker}" }, '
+    'row = "/v1/…/{id}" } (a route that creates a row, and one that reads and deletes it)'
 )
 
 

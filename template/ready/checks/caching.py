@@ -59,7 +59,7 @@ async def hits(probe: Probe) -> str:
     if end is None and not probe.production:
         raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
     if end is None:
-        raise Gap("ready.toml names no metrics store", 'add to ready.toml: [far_ends.metrics] url = "https://…"')
+        raise Gap("ready.toml names no metrics store", 'add [far_ends.metrics] and below it url = "https://…"')
     body = {key: probe.marker if value == "{marker}" else value for key, value in write.body.items()}
     hit = f"cache_requests_total{of_service(probe.about, cache_result='hit')}"
     before = await total(end, hit)

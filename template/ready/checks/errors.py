@@ -64,7 +64,8 @@ async def tracked(probe: Probe) -> str:
     if end is None and not probe.production:
         raise NotApplicable("because only production needs a tracker, and ready.toml names none")
     if end is None:
-        raise Gap("no tracker is named", 'add to ready.toml: [far_ends.tracker] url = "https://…", token_variable = …')
+        step = 'add [far_ends.tracker] and below it url = "https://…" and token_variable = "TRACKER_TOKEN"'
+        raise Gap("ready.toml names no tracker", step)
     marker = f"{probe.marker}-tracked"
     response, secret = await _raise(probe, marker)
     if response.status_code != 500:

@@ -28,7 +28,7 @@ async def traces(probe: Probe) -> str:
         end, where = FarEnd(url=str(probe.client.base_url)), f"/__dev__/data?trace={trace_id}"
         wanted = '"spans":[{'  # it knows the request before its spans
     if end is None:
-        raise Gap("ready.toml names no trace store", 'add to ready.toml: [far_ends.traces] url = "https://…"')
+        raise Gap("ready.toml names no trace store", 'add [far_ends.traces] and below it url = "https://…"')
     found = await find(end, where, wanted, ARRIVAL_SECONDS)
     spans = set(SPAN.findall(found[0])) if found else set()
     if not found or not spans:
@@ -48,7 +48,7 @@ async def metrics(probe: Probe) -> str:
     if end is None and not probe.production:
         raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
     if end is None:
-        raise Gap("ready.toml names no metrics store", 'add to ready.toml: [far_ends.metrics] url = "https://…"')
+        raise Gap("ready.toml names no metrics store", 'add [far_ends.metrics] and below it url = "https://…"')
     count = f"{COUNT}{of_service(probe.about)}"
     before = await total(end, count)
     for _ in range(REQUESTS):

@@ -63,7 +63,7 @@ async def leases(probe: Probe) -> str:
     if end is None and not probe.production:
         raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
     if end is None:
-        raise Gap("ready.toml names no metrics store", 'add to ready.toml: [far_ends.metrics] url = "https://…"')
+        raise Gap("ready.toml names no metrics store", 'add [far_ends.metrics] and below it url = "https://…"')
     job = of_service(probe.about)
     ratio = f"min by (lease) (secrets_lease_remaining_seconds{job} / secrets_lease_duration_seconds{job})"
     series = await query(end, ratio)

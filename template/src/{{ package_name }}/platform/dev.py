@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .room import Room
+from .routes import example_path
 from .settings import RoomSettings
 from .state import QUIET, state_of
 
@@ -120,7 +120,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
         service = f"{app.title} {app.version}"
         if trace_id := request.query_params.get("trace"):
             return JSONResponse(recorder.records.get(trace_id, {}))
-        found = {"service": service, "changes": recorder.changes, "example": _example(app), "report": bool(_report())}
+        found = {"service": service, "changes": recorder.changes, "example": example_path(app), "report": bool(_report())}
         return JSONResponse({**found, "requests": recorder.requests()})
 
     async def error(request: Request) -> Response:
@@ -139,13 +139,6 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
 
 def _report() -> str:
     return REPORT_FILE.read_text(encoding="utf-8") if REPORT_FILE.is_file() else ""
-
-
-def _example(app: FastAPI) -> str:
-    """The path of a GET route of a feature without path parameters."""
-    routes = (each for each in iter_route_contexts(app.routes) if getattr(each, "include_in_schema", False))
-    paths = (each.path_format for each in routes if each.path_format and "GET" in (each.methods or ()))
-    return next((path for path in paths if "{" not in path), "")
 
 
 ROOM = Room(install=install)

@@ -127,6 +127,8 @@ class Door:
             context.seconds = context.seconds or time.perf_counter() - context.started
             _call(self.finish, context)
             current.reset(token)
+        if context.error and self.state.settings.environment == "test":
+            raise context.error  # so that the test client shows it
 
 
 def _caused_by_client(error: Exception) -> bool:

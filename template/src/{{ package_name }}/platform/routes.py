@@ -41,3 +41,10 @@ def _walk(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[Any, str]]
             yield from _walk(inner, path)
         if route.endpoint:
             yield route.endpoint, path
+
+
+def example_path(app: FastAPI) -> str:
+    """The path of a GET route of a feature without path parameters; empty if there is none."""
+    routes = (each for each in iter_route_contexts(app.routes) if getattr(each, "include_in_schema", False))
+    paths = (each.path_format for each in routes if each.path_format and "GET" in (each.methods or ()))
+    return next((path for path in paths if "{" not in path), "")

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -25,6 +26,7 @@ from pydantic import AfterValidator, Field
 from uvicorn.supervisors import ChangeReload
 
 from ..room import Room
+from ..routes import example_path
 from ..settings import EXIT_REFUSED, RoomSettings, part
 from ..state import State, state_of
 from ..values import Networks, Port
@@ -89,6 +91,8 @@ class DrainServer(uvicorn.Server):
         It must not log: the signal may interrupt the logger while it has its lock, and logging would deadlock.
         """
         name = signal.Signals(sig).name
+        if self.state.draining and name == "SIGHUP":  # systemd and terminals send it in addition to another signal
+            return
         if self.state.draining:
             os.write(sys.stderr.fileno(), f"exiting at once: second signal ({name})\n".encode())
             os._exit(1)
@@ -167,10 +171,16 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
     listener = _listen(settings.address, settings.port)
     if reload:
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs each change, also of files without code
-        _log_address(listener, settings.environment)
-        ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+        if settings.environment == "local":
+            print(_first_steps(app, listener), flush=True)
+        else:
+            _log_address(listener, settings.environment)
+        reloader = ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener])
+        _on_hangup(reloader.signal_handler)
+        reloader.run()
         return
     server = DrainServer(config, state_of(app), settings.drain)
+    _on_hangup(server.handle_exit)
     try:
         server.run(sockets=[listener])
         server.end.cancel()
@@ -180,10 +190,29 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         raise SystemExit(1) from None
 
 
+def _on_hangup(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Handle SIGHUP like SIGTERM, because settings are read at the start only; `nohup` still ignores it."""
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, handler)
+
+
 def _log_address(listener: socket.socket, environment: str) -> None:
+    structlog.get_logger("server").info("serving", url=_url(listener), environment=environment)
+
+
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    address = f"[{host}]" if ":" in host else host
-    structlog.get_logger("server").info("serving", url=f"http://{address}:{port}", environment=environment)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _first_steps(app: FastAPI, listener: socket.socket) -> str:
+    """What a developer can open and type now."""
+    url, paths = _url(listener), {getattr(route, "path", "") for route in app.routes}
+    lines = [f"Serving {url}, restarted after each change. Ctrl-C stops it."]
+    lines += [f"  {url}/docs     try the API"] * ("/docs" in paths)
+    lines += [f"  {url}/__dev__  the latest requests: traces, SQL, logs, errors"] * ("/__dev__" in paths)
+    return "\n".join(["", *lines, f"  curl {url}{example_path(app) or '/version'}", ""])
 
 
 def _listen(host: str, port: int) -> socket.socket:
