@@ -12,7 +12,7 @@ from tests.projects import ROOT
 TEMPLATE = ROOT / "template"
 LONGEST = 300
 # What rooms may take from each other; all else goes through a protocol in `state`.
-SHARED = {"codes", "problems", "redaction", "room", "settings", "state", "threads", "trace_headers", "values"}
+SHARED = {"codes", "problems", "redaction", "room", "routes", "settings", "state", "threads", "trace_headers", "values"}
 PUBLIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DISPLAYS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 CONTAINERS = {"Counter", "OrderedDict", "WeakKeyDictionary", "bytearray", "defaultdict", "deque", "dict", "list", "set"}

@@ -117,10 +117,10 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
     async def data(request: Request) -> Response:
         if request.query_params.get("after") == str(recorder.changes):
             return Response(status_code=304)
-        service = f"{app.title} {app.version}"
+        service, example = f"{app.title} {app.version}", example_path(app)
         if trace_id := request.query_params.get("trace"):
             return JSONResponse(recorder.records.get(trace_id, {}))
-        found = {"service": service, "changes": recorder.changes, "example": example_path(app), "report": bool(_report())}
+        found = {"service": service, "changes": recorder.changes, "example": example, "report": bool(_report())}
         return JSONResponse({**found, "requests": recorder.requests()})
 
     async def error(request: Request) -> Response:
