@@ -1,4 +1,4 @@
-"""What a developer meets in the first hour: the banner, a missing uv, samples, imports, a failing test, ignored files."""
+"""What a developer meets first: the banner, a missing uv, samples, imports, a failing test, ignored files."""
 
 import json
 import os
