@@ -108,6 +108,15 @@ def loop(seconds: float) -> Series:
     return {name("process_event_loop_lag_seconds", job="my-service", instance="b"): f"{seconds}x60"}
 
 
+def lost(values: str) -> Series:
+    """Log lines that two instances could not write; one loses none."""
+    labels = {"job": "my-service"}
+    return {
+        name("log_lines_dropped_total", **labels, instance="a"): "0x60",
+        name("log_lines_dropped_total", **labels, instance="b"): values,
+    }
+
+
 def cores(begin: float, end: float) -> Series:
     """A CPU counter whose use rises from `begin` to `end` in 80 hours, seen each five minutes."""
     steps = 80 * 12
@@ -171,6 +180,9 @@ SCENARIOS = {
     "pool full": firing(pool(10), alerts="DatabasePoolSaturated"),
     "loop lags a little": quiet(loop(0.05)),
     "loop lags": firing(loop(0.2), alerts="EventLoopLags"),
+    "log lines are lost": firing(lost("0x15 0+40x15"), alerts="LogLinesDropped"),
+    "a few log lines are lost at once": firing(lost("0x20 7x10"), alerts="LogLinesDropped"),
+    "log lines were lost an hour ago": quiet(lost("0x5 900x60"), at=HOUR),
     "leases are renewed": quiet(leases("3600-60x40")),
     "a lease runs out": firing(leases("2400-60x40"), alerts="SecretsLeaseRunsOut"),
     "memory stays": quiet(memory(100, 120), at=DAY + 3 * HOUR, step=5),

@@ -92,6 +92,7 @@ def test_each_alert_has_a_scenario_in_which_it_fires(emitted: Project) -> None:
         (Rule("CacheAway", "== 1", "== 2"), {"cache away"}),
         (Rule("DatabasePoolSaturated", "max by", "avg by"), {"pool full"}),
         (Rule("EventLoopLags", "> 0.1", "> 1"), {"loop lags"}),
+        (Rule("LogLinesDropped", "[15m]", "[2m]"), {"a few log lines are lost at once"}),
         (Rule("SecretsLeaseRunsOut", "< 1 / 3", "< 0"), {"a lease runs out"}),
         (Rule("MemoryGrows", "[1h] offset 1d", "[1h]"), {"memory doubles"}),
         (Rule("CapacityRunsOut", " offset 3d", ""), {"load rises since yesterday"}),
