@@ -14,7 +14,7 @@ from tests.plant import Feature, Revision
 from tests.projects import Change, Project
 from tests.sabotage import Body, Value
 from tests.servers.postgres import Postgres
-from tests.servers.process import free_port
+from tests.servers.process import ServerError, free_port
 
 pytestmark = pytest.mark.servers
 SLOW = Feature(
@@ -201,6 +201,51 @@ def test_a_sabotaged_exit_fails_the_proof(bare_project: Project, tmp_path: Path,
     sick = bare_project.variant(tmp_path / "sick", SLOW, sabotage)
     with pytest.raises((AssertionError, httpx.TransportError, IndexError)):
         drains(sick, tmp_path / "run")
+
+
+BLOCKED = Feature(
+    "blocked",
+    '''"""A route that blocks the event loop, so that nothing on it can end the process."""
+
+import os
+import time
+
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/blocked")
+async def blocked() -> None:
+    os.write(1, b"blocked\\n")
+    time.sleep(60)
+''',
+)
+SOON = Value("server:DEADLINE_SECONDS", "1")
+
+
+def ends_at_the_deadline(project: Project, folder: Path) -> None:
+    """SIGTERM while the loop is blocked: one line and exit code 1, although nobody answers any more."""
+    with project.serve(folder, {"SHUTDOWN_DRAIN_SECONDS": "0", "LOG_FORMAT": "json"}) as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(b"GET /blocked HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            service.process.wait_until(lambda: "blocked" in service.log, 10)
+            service.process.send(signal.SIGTERM)
+            assert service.process.wait(10) == 1
+        line = json.loads(service.log.splitlines()[-1])
+        assert (line["event"], line["level"]) == ("ended at the deadline of the shutdown", "error")
+
+
+def test_a_blocked_event_loop_does_not_outlast_the_shutdown(bare_project: Project, tmp_path: Path) -> None:
+    ends_at_the_deadline(bare_project.variant(tmp_path / "own", BLOCKED, SOON), tmp_path / "run")
+
+
+@pytest.mark.sabotage
+def test_without_the_deadline_a_blocked_loop_stays(bare_project: Project, tmp_path: Path) -> None:
+    gone = Body("server:DrainServer.end_at_deadline", "return")
+    sick = bare_project.variant(tmp_path / "sick", BLOCKED, SOON, gone)
+    with pytest.raises(ServerError, match="did not end"):
+        ends_at_the_deadline(sick, tmp_path / "run")
 
 
 def test_json_lines_carry_the_ids_and_no_query(project: Project, tmp_path: Path) -> None:

@@ -29,11 +29,13 @@ from ..room import Room
 from ..routes import example_path
 from ..settings import EXIT_REFUSED, RoomSettings, part
 from ..state import State, state_of
+from ..threads import EXIT_SECONDS
 from ..values import Networks, Port
 from .connections import Connection, check_all
 
 GRACE_SECONDS = 20  # for requests in flight, after it stops accepting connections
 THREAD_SECONDS = 1  # for threads that still run when everything is closed
+DEADLINE_SECONDS = 40  # for everything after the drain: the requests in flight, then the rooms and their buffers
 
 
 def _path(path: str) -> str:
@@ -82,6 +84,7 @@ class DrainServer(uvicorn.Server):
         self.drain = drain
         self.drain_until = float("inf")
         self.signal_to_log = ""
+        self.signalled = threading.Event()
         self.end = threading.Timer(THREAD_SECONDS, _end)
         self.end.daemon = True
 
@@ -99,9 +102,11 @@ class DrainServer(uvicorn.Server):
         self.state.draining = True
         self.drain_until = time.monotonic() + self.drain
         self.signal_to_log = name
+        self.signalled.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Log the address once the lifespan is open; exclude the objects created so far from garbage collection."""
+        threading.Thread(target=self.end_at_deadline, daemon=True).start()
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # otherwise each full collection blocks all requests for about 100 ms
@@ -125,6 +130,20 @@ class DrainServer(uvicorn.Server):
         """Shut down, and end the process even if threads continue to run: a `def` route cannot be cancelled."""
         await super().shutdown(sockets)
         self.end.start()
+
+    def end_at_deadline(self) -> None:
+        """End the process if the shutdown takes too long: an event loop that is blocked cannot do it."""
+        self.signalled.wait()
+        time.sleep(self.drain + DEADLINE_SECONDS)
+        last = threading.Thread(target=_log_late, daemon=True)  # what blocks may also have the lock of a logger
+        last.start()
+        last.join(EXIT_SECONDS)
+        os._exit(1)
+
+
+def _log_late() -> None:
+    structlog.get_logger("server").error("ended at the deadline of the shutdown", seconds=DEADLINE_SECONDS)
+    logging.shutdown()  # writes the last lines
 
 
 def _end() -> None:
