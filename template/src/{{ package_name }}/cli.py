@@ -3,29 +3,7 @@
 import argparse
 import gc
 import importlib
-import os
 import sys
-from importlib.metadata import entry_points
-
-# Read when FastAPI imports OpenTelemetry, before any setting: names of plug-ins, which are installed or not.
-# For each variable the group of its plug-ins, and a value that is always known.
-PLUG_INS = {
-    "OTEL_PROPAGATORS": ("opentelemetry_propagator", "none"),
-    "OTEL_PYTHON_CONTEXT": ("opentelemetry_context", "contextvars_context"),
-    "OTEL_PYTHON_METER_PROVIDER": ("opentelemetry_meter_provider", "default_meter_provider"),
-    "OTEL_PYTHON_TRACER_PROVIDER": ("opentelemetry_tracer_provider", "default_tracer_provider"),
-}
-
-
-def check_plug_ins() -> None:
-    """Refuse a plug-in of OpenTelemetry that is not installed: its import would end with a traceback."""
-    for variable, (group, always) in PLUG_INS.items():
-        if value := os.environ.pop(variable, "").strip():
-            os.environ[variable] = value
-            known = {always, *(each.name for each in entry_points(group=group))}
-            if not known.issuperset(name.strip() for name in value.split(",")):
-                print(f"configuration refused: {variable}: use {', '.join(sorted(known))}", file=sys.stderr)
-                raise SystemExit(78)
 
 
 def serve(reload: bool = False) -> None:
@@ -63,5 +41,4 @@ def main() -> None:
     instead.add_argument("--down", action="store_true", help="revert your latest migration instead; its data is lost")
     command.set_defaults(run=migrate)
     given = vars(parser.parse_args(sys.argv[1:] or ["--help"]))
-    check_plug_ins()
     given.pop("run")(**given)

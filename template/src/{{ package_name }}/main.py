@@ -1,6 +1,6 @@
 """Creates the application from the platform and the features: this file is yours.
 
-`without` removes rooms of the platform by name, for example `without={"api_docs"}`.
+`without` removes rooms of the platform by name, for example `without={"api_docs"}`; `rooms` adds yours: docs/rooms.md.
 """
 
 from fastapi import FastAPI

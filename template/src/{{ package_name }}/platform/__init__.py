@@ -4,7 +4,7 @@ A room is a module or a package that declares itself with one object, `ROOM`: se
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from difflib import get_close_matches
 from importlib import metadata
@@ -14,12 +14,12 @@ import structlog
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from . import features
+from . import collisions, features
 from .http import Door
 from .room import Room, find_module
 from .routes import RouteTemplates
-from .settings import RoomSettings, compose
-from .state import PROBES, State
+from .settings import RoomSettings, compose, refuse
+from .state import State
 from .threads import in_thread
 
 # Outermost first: requests pass the rooms in this order; rooms open in it and close in reverse.
@@ -102,22 +102,20 @@ class Service(FastAPI):
         return super().openapi()
 
 
-def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> FastAPI:
+def create_app(
+    settings: RoomSettings, *, rooms: Mapping[str, Room] | None = None, without: Collection[str] = ()
+) -> FastAPI:
     """Create the application from the rooms and the features.
 
     Args:
         settings: From `platform.settings.load`.
-        without: Names of rooms to remove.
+        rooms: Your own rooms by name; they are the innermost, in this order: docs/rooms.md.
+        without: Names of rooms of the platform to remove.
 
     Raises:
-        ValueError: `without` names an unknown room, one that is required, or one that a route uses.
+        SystemExit: With 78, after one line on stderr for each name that is unknown, needed, or used twice.
     """
-    for name in without:
-        if name not in ROOMS:
-            near = get_close_matches(name, ROOMS, 1)
-            raise ValueError(f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if name in PRESENT and PRESENT[name].required:
-            raise ValueError(f"the room {name!r} cannot be left out")
+    refuse(_misnamed(without))
     package = metadata.metadata(__name__.split(".")[0])
     app = Service(
         title=package["Name"],
@@ -130,26 +128,48 @@ def create_app(settings: RoomSettings, *, without: Collection[str] = ()) -> Fast
         lifespan=_lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the room `telemetry` does this
     )
-    app.rooms = {name: room for name, room in PRESENT.items() if name not in without}
-    app.state.platform = State(settings, route_of=RouteTemplates(app).of)
-    app.door = Door(super(Service, app).__call__, app.rooms.values(), app.state.platform)
+    ours = {name: room for name, room in PRESENT.items() if name not in without}
+    yours = {f"rooms.{name}": room for name, room in (rooms or {}).items()}  # no name of ours begins so
+    refuse([*collisions.settings(type(settings)), *_without_settings(yours, settings)])
+    app.rooms = ours | yours
+    app.state.platform = state = State(settings, route_of=RouteTemplates(app).of)
+    app.door = Door(super(Service, app).__call__, app.rooms.values(), state)
     features.install(app)  # first, because each route that is tried in vain costs time
     for name in PRESENT.keys() & without:
         dependency = PRESENT[name].dependency
         if dependency and (paths := features.using(app, dependency)):
-            raise ValueError(f"the room {name!r} cannot be left out: {paths[0]} uses it")
-    for name, room in reversed(app.rooms.items()):  # the middleware added last is the outermost
-        if room.install:
-            room.install(app, settings)
-        if room.readiness:
-            app.state.platform.readiness[name] = room.readiness
-    _put_probes_first(app)
+            refuse([f"the room {name!r} cannot be left out: {paths[0]} uses it"])
+    _install(app, yours)
+    routes, metrics = [*app.router.routes], [*state.metrics]
+    _install(app, ours)
+    refuse(collisions.routes(routes, app.router.routes[len(routes) :]))
+    refuse(collisions.metrics(metrics, state.metrics[len(metrics) :]))
+    collisions.put_first(app.router, routes)
     return app
 
 
-def _put_probes_first(app: FastAPI) -> None:
-    """Move the probes before all other routes, so that no feature can take their paths."""
-    app.router.routes.sort(key=lambda route: getattr(route, "path", None) not in PROBES)
+def _misnamed(without: Iterable[str]) -> Iterator[str]:
+    for name in without:
+        if name not in ROOMS:
+            near = get_close_matches(name, ROOMS, 1)
+            yield f"there is no room {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        elif name in PRESENT and PRESENT[name].required:
+            yield f"the room {name!r} cannot be left out"
+
+
+def _without_settings(rooms: Mapping[str, Room], settings: RoomSettings) -> Iterator[str]:
+    for name, room in rooms.items():
+        if room.settings and not isinstance(settings, room.settings):
+            module = name.removeprefix("rooms.")
+            yield f"{name}: write class Settings({module}.Settings, PlatformSettings) in settings.py"
+
+
+def _install(app: Service, rooms: dict[str, Room]) -> None:
+    for name, room in reversed(rooms.items()):  # the middleware added last is the outermost
+        if room.install:
+            room.install(app, app.state.platform.settings)
+        if room.readiness:
+            app.state.platform.readiness[name] = room.readiness
 
 
 @asynccontextmanager

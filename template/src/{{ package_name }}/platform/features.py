@@ -12,6 +12,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
+from .settings import refuse
+
 FEATURES = __package__.rpartition(".")[0] + ".features"
 
 
@@ -20,13 +22,17 @@ def routers() -> dict[str, APIRouter]:
 
     Raises:
         TypeError: A `routes` module has no `router`.
+        SystemExit: With 78, after one line: a feature imports a module that is absent, such as a room that was removed.
     """
     found = {}
     for feature in pkgutil.iter_modules(importlib.import_module(FEATURES).__path__):
         name = f"{FEATURES}.{feature.name}.routes"
         if not feature.ispkg or importlib.util.find_spec(name) is None:
             continue
-        router = getattr(importlib.import_module(name), "router", None)
+        try:
+            router = getattr(importlib.import_module(name), "router", None)
+        except ModuleNotFoundError as error:
+            refuse([f"features/{feature.name} imports {error.name}, which is absent; see docs/rooms.md"])
         if not isinstance(router, APIRouter):
             raise TypeError(f"{name} needs `router = APIRouter(...)`")
         found[feature.name] = router

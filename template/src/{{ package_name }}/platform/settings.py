@@ -222,11 +222,15 @@ def load(kind: type[S], **values: Any) -> S:
     except SourceUnavailable as error:
         print(f"configuration unavailable: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    if not refused:
-        return settings
-    for line in refused:
-        print(f"configuration refused: {line}", file=sys.stderr)
-    raise SystemExit(EXIT_REFUSED) from None
+    refuse(refused)
+    return settings
+
+
+def refuse(lines: Iterable[str]) -> None:
+    """Exit with 78 after the lines on stderr; without a line do nothing."""
+    if refused := "".join(f"configuration refused: {line}\n" for line in lines):
+        print(refused, end="", file=sys.stderr)
+        raise SystemExit(EXIT_REFUSED)
 
 
 def explain(error: ValidationError, variable: str = "") -> Iterator[str]:
