@@ -39,8 +39,9 @@ docs: $(installed) ## Build the documentation into site/
 servers: $(installed) ## Make ready the servers that tests talk to, and print their versions
 	@$(python) -m tests.servers
 
-release-check: $(installed) ## Check what must hold before a tag
-	@$(python) hooks/release.py
+release-check: $(installed) ## Check what must hold before a tag (VERSION=1.2.0; some minutes)
+	@test -n "$(VERSION)$(ARGS)" || { echo 'type: make release-check VERSION=1.2.0' >&2; exit 2; }
+	@$(python) hooks/release.py $(VERSION) $(ARGS)
 
 clean: ## Remove what the targets above made
 	rm -rf .cache .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis site

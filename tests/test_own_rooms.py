@@ -170,16 +170,19 @@ def test_what_only_looks_like_a_collision_is_taken(own: Project, tmp_path: Path)
         assert get("/readyz").json()["parts"].keys() >= {"db", "rooms.cache"}
 
 
+NONE = "return iter(())"
+
+
 @pytest.mark.sabotage
 @pytest.mark.parametrize(
-    ("kind", "symbol"),
+    ("kind", "sabotage"),
     [
-        ("settings", "collisions:settings"),
-        ("routes", "collisions:routes"),
-        ("metrics", "collisions:metrics"),
-        ("settings that were forgotten", "__init__:_without_settings"),
+        ("settings", Body("collisions:settings", NONE)),
+        ("routes", Body("collisions:routes", NONE)),
+        ("metrics", Body("collisions:metrics", NONE)),
+        ("settings that were forgotten", Body("__init__:_without_settings", NONE)),
     ],
 )
-def test_a_collision_without_its_check_is_no_line(own: Project, tmp_path: Path, kind: str, symbol: str) -> None:
+def test_a_collision_without_its_check_is_no_line(own: Project, tmp_path: Path, kind: str, sabotage: Change) -> None:
     with pytest.raises(AssertionError):
-        refused(own, tmp_path / "sick", *COLLISIONS[kind][0], Body(symbol, "return iter(())"))
+        refused(own, tmp_path / "sick", *COLLISIONS[kind][0], sabotage)
