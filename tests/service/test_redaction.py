@@ -22,6 +22,7 @@ from tests.service.forms import CARDS, TABLE
 SOURCE = ROOT / "template/src/{{ package_name }}/platform"
 SECRET = "s3cr3t-v4lue"
 MARKER = "harmless-marker"
+HIDDEN = "[redacted]"
 BY_KEY: list[Any] = [
     {"password": SECRET},
     {"outer": [{"Authorization": SECRET}]},
@@ -300,6 +301,43 @@ def holds(redactor: ModuleType, examples: int) -> None:
         assert redactor.redact(shown) == shown
 
     attempt()
+
+
+WRAPS = [
+    lambda text: text,
+    lambda text: {"note": text},
+    lambda text: [1, {"a": [text, None]}],
+    lambda text: ("x", "y", text),
+    lambda text: f"it failed: {text}",
+    lambda text: f"first\n{text}\nlast",
+    lambda text: json.dumps({"note": text}),
+    lambda text: json.dumps([{"a": {"b": text}}], indent=2),
+    lambda text: text.encode(),
+]
+
+
+def covers(redactor: ModuleType, examples: int) -> None:
+    """Each form with any secret, wherever it stands; and what only looks like one."""
+
+    @settings(max_examples=examples, derandomize=True, deadline=None, phases=[Phase.generate])
+    @given(st.sampled_from(sorted(TABLE)), VALUE, st.sampled_from(WRAPS))
+    def attempt(name: str, secret: str, wrap: Any) -> None:
+        form, harmless = TABLE[name]
+        planted = wrap(form.replace("{{", "{").replace("}}", "}").replace("{}", secret))
+        assert secret not in json.dumps(redactor.redact({"value": planted})), (name, planted)
+        assert HIDDEN not in json.dumps(redactor.redact({"value": wrap(harmless)})), (name, harmless)
+
+    attempt()
+
+
+def test_each_form_is_hidden_with_any_secret_wherever_it_stands(redactor: ModuleType) -> None:
+    covers(redactor, count(600, 10_000))
+
+
+@pytest.mark.sabotage
+def test_a_form_that_is_not_known_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        covers(load(tmp_path, Value("redaction:_TOKENS", '"(?!)"')), 600)
 
 
 PIECES = ["password", "=", ":", '"', "'", "\\", "://", "@", " ", "\n", "[redacted]", "?a=", "&", "bearer ", "hvs.", "x"]

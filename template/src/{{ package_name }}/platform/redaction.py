@@ -39,6 +39,7 @@ _TOKEN_COUNT = re.compile(
     r"(?:completion|input|max|min|num|output|prompt|total)_tokens$|tokens?_(?:count|limit|total|type|used)$"
 )
 _WORD = re.compile(r"(?<=[a-z\d])(?=[A-Z])|[\W_]+")  # what begins a word of a name in camel, kebab or snake case
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _SECOND_WORDS = {"code", "hash", "key", "keys", "number", "phrase", "value"}
 _NAME = re.compile(r"[\w.-]{1,100}")
 _HEADERS = re.compile(r"authorization|cookie", re.I)  # headers whose value may contain blanks
@@ -56,7 +57,6 @@ _TOKENS = (
     r"|[brs]\.(?-i:(?=[a-z]{0,23}[A-Z\d]))[a-z\d]{24}(?:\.[a-z\d]{6})?(?![\w.-])"
 )
 _CARD = r"(?:[3-6]\d{3}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))(?:[ .\u00a0-]?\d{2,4}){3,5}"
-_CARD_NUMBER = re.compile(_CARD)
 _PEM = r"-{4,5} ?BEGIN [A-Z\d ]{0,30}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
 _QUOTE = r"""[bfru@$]{0,2}\\{0,8}["'`\u201c\u2018\u00ab]"""
 _FORMS = re.compile(
@@ -76,17 +76,18 @@ _FORMS = re.compile(
     # errors of libraries that contain a header, a row or the parameters of a statement
     rf"|(?P<phrase>header (?:line|value)\W{{1,3}}?(?=(?:bytearray\()?{_QUOTE})|failing row contains (?=\()"
     r"|(?<=\[)parameters: )"
+    r"|(?P<user>(?<![^\s(\"'])(?:(?:-u|--(?:proxy-)?user)[ =][^\s:]++:|(?:conn(?:ect)?|expdp|impdp|sqlldr|sqlplus)"
+    r"\s{1,3}(?:-\w++\s)?[^\s/@]++/(?=[^\s@]*+@)|jdbc:oracle:\w++:[^\s/@]*+/))\S++"
     # an element: its attributes, and its text
     r"|(?<=[<:])(?P<tag>[\w.-]++)(?=[\s>])"
     # the key and separator of a pair: `password=`, `"token": "`, `('pin', '`, `name: pin, value: `, `pin is '`
-    r"|(?P<key>(?<![\w.-])[\w.-]++)"
+    r"|(?P<key>(?<![\w.-])[\w.\u00ad\u200b-\u200f\u2060\ufeff-]++)"
     r"(?:\[\d{0,6}\])?\\{0,8}[\"'`*\u201d\u2019\u00bb)\]]{0,3}(?:"
-    rf"\((?={_QUOTE})|\t|(?:\r?\n){{2}}|\s{{0,64}}+(?:"
+    rf"\((?={_QUOTE}|[^()\s]{{1,100}}\)(?!\s?[=:]))|\t|(?:\r?\n){{2}}|\s{{0,64}}+(?:"
     r":\s?(?:bytes|secretstr|str|string)(?:\s\|\snone)?\s{0,3}=|[=:~!\uff1a\uff1d]{1,3}>?|[-=]?>|\u2192|\|"
     rf"|\([^()\r\n\"']{{0,30}}\)\s?[=:]|[,;]?\s{{0,64}}\\{{0,8}}[\"']?value\\{{0,8}}[\"']?\s{{0,3}}[=:]|,(?=\s?{_QUOTE})"
     rf"|(?<=\s)(?:(?:as|by|equals|i?like|in|is|not|set|to|value|was)\s{{1,3}}){{0,3}}(?=\(?{_QUOTE})"
     r"|(?<=\s)(?:is|was)\s(?=[^\s\d]{0,64}\d)))\s{0,64}+"
-    r"|(?P<user>(?<!\S)(?:-u|--(?:proxy-)?user)[ =][^\s:]++:)\S++"
     r"|(?P<option>(?<![.\]\w-])--?[a-z][\w-]++\s{1,3}))",
     re.I,
 )
@@ -198,7 +199,7 @@ def is_secret_name(key: str) -> bool:
 
 @lru_cache(1024)
 def _is_secret_name(key: str) -> bool:
-    words = _WORD.sub("_", key).strip("_").lower()
+    words = _WORD.sub("_", _INVISIBLE.sub("", key)).strip("_").lower()
     return bool(_KEY.search(words)) and not _TOKEN_COUNT.search(words)
 
 
@@ -209,7 +210,7 @@ def _name(name: Any) -> str:
 def _number(value: decimal.Decimal | float) -> Any:
     if isinstance(value, decimal.Decimal) or not -_MAX_INTEGER <= value <= _MAX_INTEGER:  # infinite or NaN, too
         return str(value)
-    return HIDDEN if value > 1e12 and _CARD_NUMBER.fullmatch(digits := f"{value:.0f}") and _luhn(digits) else value
+    return HIDDEN if value > 1e12 and re.fullmatch(_CARD, digits := f"{value:.0f}") and _luhn(digits) else value
 
 
 def _text(text: str, decoded: int = 0) -> str:
@@ -230,8 +231,6 @@ def _text(text: str, decoded: int = 0) -> str:
 def _redact(text: str) -> str:
     """Redact each known form, and each value whose key is the name of a secret."""
     found = _FORMS.search(text)
-    if not found:
-        return text
     parts, done = [], 0
     while found:
         parts.append(text[done : found.start()])
