@@ -140,7 +140,7 @@ def export(commit: str, folder: Path) -> Path:
     return folder
 
 
-def users(config: dict[str, Any]) -> PathSpec:
+def users(config: dict[str, Any]) -> "PathSpec[Any]":
     """The files that an update leaves to the user."""
     excluded = [found[1] for each in config.get("_exclude", []) if (found := ON_UPDATE.fullmatch(each))]
     return PathSpec.from_lines("gitignore", [*config.get("_skip_if_exists", []), *excluded])

@@ -175,7 +175,7 @@ SABOTAGES = {
         "README.md.jinja:1 cannot be rendered, with ",
     ),
     "a tag that exists": (
-        lambda folder: git(folder, "tag", "v0.2.0"),
+        lambda folder: (git(folder, "tag", "v0.2.0"), (folder / "later").touch()),
         "v0.2.0 exists: a tag that moves breaks updates; choose the next version",
     ),
     "a choice withdrawn": (
