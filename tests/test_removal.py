@@ -141,7 +141,7 @@ def created(project: Project) -> str:
 
 def test_a_room_that_a_route_uses_cannot_be_left_out(project: Project, tmp_path: Path) -> None:
     without = project.variant(tmp_path / "used", Edit(MAIN, "without=set()", 'without={"db"}'))
-    assert created(without) == "ValueError: the room 'db' cannot be left out: /v1/items uses it"
+    assert created(without) == "configuration refused: the room 'db' cannot be left out: /v1/items uses it"
     assert created(leave_out(project, tmp_path / "unused", "db")) == "created"
 
 
