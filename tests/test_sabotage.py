@@ -146,6 +146,7 @@ OWN = {
     "caching": {"cache"},
     "database": {"db", "idempotency", "migrations", "ops"},
     "observability": {"dev", "logs", "scripts", "telemetry"},
+    "own_rooms": {"__init__"},
     "readiness": {"probe", "ready"},
     "service": {
         "api_docs",

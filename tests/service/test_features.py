@@ -54,7 +54,7 @@ def planted(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("features")
     made, secrets, traces = plant(project, folder / "service"), folder / "secrets", list[str]()
     secrets.mkdir()
-    (secrets / "rates_key").write_text("four")
+    (secrets / "app_rates_key").write_text("four")
 
     class Rates(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -69,10 +69,10 @@ def planted(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
     threading.Thread(target=other.serve_forever, daemon=True).start()
     env = {
         "DATABASE_URL": f"sqlite:///{folder}/service.db",
-        "DISCOUNT": "25",
+        "APP_DISCOUNT": "25",
         "METRICS_PORT": str(free_port()),
         "OTEL_METRICS_EXPORTER": "prometheus",
-        "RATES_URL": f"http://127.0.0.1:{other.server_address[1]}",
+        "APP_RATES_URL": f"http://127.0.0.1:{other.server_address[1]}",
         "SECRETS_BACKEND": "files",
         "SECRETS_DIR": str(secrets),
     }
@@ -126,13 +126,13 @@ def test_an_outgoing_call_carries_the_trace_and_fails_clearly(planted: Planted) 
 def test_a_metric_is_exported(planted: Planted) -> None:
     assert planted.service.client.post("/v1/votes/yes").status_code == 204
     exported = httpx.get(f"http://127.0.0.1:{planted.metrics}/metrics", trust_env=False).text
-    assert re.search(r'^my_service_votes_total\{.*choice="yes".*\} 1\.0$', exported, re.M)
+    assert re.search(r'^app_votes_total\{.*choice="yes".*\} 1\.0$', exported, re.M)
 
 
 def test_a_rotated_secret_is_used_without_a_restart(planted: Planted) -> None:
     client, deadline = planted.service.client, time.monotonic() + SECONDS
     assert client.get("/v1/key-length").json() == len("four")
-    (planted.secrets / "rates_key").write_text("longer")
+    (planted.secrets / "app_rates_key").write_text("longer")
     while client.get("/v1/key-length").json() != len("longer"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

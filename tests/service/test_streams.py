@@ -24,7 +24,7 @@ ROUTES = "src/my_service/features/ticks/routes.py"
 
 def printed() -> str:
     """The example of the docs."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "template/docs/streams.md").read_text(), re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "template/docs/connections.md").read_text(), re.S)
     return str(code)
 
 

@@ -62,8 +62,7 @@ def test_a_renamed_file_loses_edits_in_silence_so_no_release_may_rename(tmp_path
     assert not (service / f"{SRC}/platform/redaction.py").exists()
     assert unmerged(service) == []
     assert b"MINE" not in b"".join(files(service).values())  # gone, and nobody said so
-    (line,) = refused(template)
-    assert "platform/redaction.py was in v0.1.0 and has gone" in line
+    assert any("platform/redaction.py was in v0.1.0 and has gone" in line for line in refused(template))
 
 
 def test_a_file_left_at_the_old_place_turns_the_loss_into_a_conflict(tmp_path: Path) -> None:
@@ -150,8 +149,8 @@ def test_a_recopy_overwrites_the_example_so_no_target_does_one(first: Path, tmp_
     ("old", "new", "says"),
     [
         ("_commit: v0.1.0", "_commit: v9.9.9", "Unknown revision: 'v9.9.9'"),
-        ("database: postgresql", "database: mysql", "Invalid choice for 'database': 'mysql' is not in"),
-        ("project_slug: my-service", "project_slug: My Service", "type, for example, order-desk"),
+        ("database: postgresql", "database: mysql", "database has no choice mysql: type one of postgresql, none"),
+        ("project_slug: my-service", "project_slug: My Service", "type my-shop: lower-case letters"),
         ("_src_path: ", "_src: ", "Template not found"),
     ],
 )

@@ -221,7 +221,7 @@ class State:
 
     settings: RoomSettings
     draining: bool = False
-    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams have to end: docs/streams.md
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams have to end: docs/connections.md
     cache: Cache = field(default_factory=NoCache)
     database: Database | None = None
     report: Callable[[Json], None] | None = None  # reports an event that was logged as an error: the room `errors`
