@@ -100,6 +100,7 @@ def test_a_second_head_in_a_branch_is_refused(project: Project, tmp_path: Path) 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.wide
 def test_the_first_revision_of_a_service_without_example_begins_its_own_branch(
     template: Path, project: Project, tmp_path: Path, check: Check
 ) -> None:

@@ -55,6 +55,7 @@ def test_keys_that_need_a_transaction_of_the_example_are_noticed(later: Project,
         creates(later.variant(tmp_path / "sick", need), tmp_path / "run")
 
 
+@pytest.mark.wide
 def test_a_database_that_is_taken_away_is_one_line_and_the_page_says_what_to_do(
     first: Path, template: Path, bare_project: Project, tmp_path: Path
 ) -> None:

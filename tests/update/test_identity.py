@@ -73,6 +73,7 @@ def test_all_of_ours_and_the_license_follow_the_answers(first: Path, releases: P
     assert 'without={"api_docs"}' in of(service, MAIN)
 
 
+@pytest.mark.wide
 def test_a_license_of_your_own_is_a_conflict_in_sight(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
     Edit("LICENSE", "Apache License", "Our License").apply(service)
@@ -91,6 +92,7 @@ def test_a_license_that_updates_ignore_would_contradict_pyproject(tmp_path: Path
     assert 'license = "MIT"' in of(service, "pyproject.toml")
 
 
+@pytest.mark.wide
 def test_the_update_says_how_to_find_the_old_name_in_what_is_yours(first: Path, tmp_path: Path) -> None:
     service = Project(duplicate(first, tmp_path / "service"))
     command = [sys.executable, "-m", "copier", "update", "--defaults", "--vcs-ref=:current:"]

@@ -52,6 +52,7 @@ def refused(template: Path) -> list[str]:
     return lines if code else []
 
 
+@pytest.mark.wide
 def test_a_renamed_file_loses_edits_in_silence_so_no_release_may_rename(tmp_path: Path) -> None:
     template = release(tmp_path / "template", then=rename)
     service = make_service(template, tmp_path / "service")
@@ -65,6 +66,7 @@ def test_a_renamed_file_loses_edits_in_silence_so_no_release_may_rename(tmp_path
     assert any("platform/redaction.py was in v0.1.0 and has gone" in line for line in refused(template))
 
 
+@pytest.mark.wide
 def test_a_file_left_at_the_old_place_turns_the_loss_into_a_conflict(tmp_path: Path) -> None:
     def leave(template: Path) -> None:
         rename(template)
@@ -79,6 +81,7 @@ def test_a_file_left_at_the_old_place_turns_the_loss_into_a_conflict(tmp_path: P
     assert "MINE = 1" in (service / f"{SRC}/platform/redaction.py").read_text()
 
 
+@pytest.mark.wide
 def test_an_answer_switched_off_takes_edits_of_our_file_but_never_the_committed_ones(
     first: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +99,7 @@ def test_an_answer_switched_off_takes_edits_of_our_file_but_never_the_committed_
     assert edit.new in git(service, "show", f"HEAD:{file}")
 
 
+@pytest.mark.wide
 def test_an_answer_edited_by_hand_changes_no_file_so_the_answers_say_what_to_type(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
     Edit(ANSWERS, "database: postgresql", "database: none").apply(service)

@@ -44,6 +44,7 @@ def test_the_database_switched_off_and_on_leaves_your_files_alone(first: Path, r
     assert files(service) == before
 
 
+@pytest.mark.wide
 def test_an_example_switched_on_later_does_not_walk_into_a_living_service(releases: Path, tmp_path: Path) -> None:
     service = make_service(releases, tmp_path / "service", include_example=False)
     before = files(service)
