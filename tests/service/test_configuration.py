@@ -75,9 +75,6 @@ REFUSED: list[tuple[dict[str, str], list[str]]] = [
     ({"ENVIRONMENT": ""}, ["ENVIRONMENT"]),
     ({"CACHE_URL": f"redis://:{SECRET}@host/0?socket_timeout=abc"}, ["CACHE_URL"]),
     ({"OTEL_BSP_MAX_QUEUE_SIZE": "64", "OTEL_METRICS_EXEMPLAR_FILTER": SECRET}, NATIVE),
-    ({"OTEL_PROPAGATORS": "tracecontext,b3"}, ["OTEL_PROPAGATORS"]),
-    ({"OTEL_PYTHON_CONTEXT": SECRET}, ["OTEL_PYTHON_CONTEXT"]),
-    ({"OTEL_PYTHON_TRACER_PROVIDER": SECRET}, ["OTEL_PYTHON_TRACER_PROVIDER"]),
     ({"SHUTDOWN_DRAIN_SECONDS": "-1"}, ["SHUTDOWN_DRAIN_SECONDS"]),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": SECRET}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://collector:{SECRET}"}, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
@@ -102,6 +99,35 @@ REFUSED: list[tuple[dict[str, str], list[str]]] = [
 def test_a_setting_is_refused_by_name(project: Project) -> None:
     found = answers(project, [("serve", env) for env, _ in REFUSED])
     assert [sorted(names) for names in found] == [names for _, names in REFUSED]
+
+
+def plug_ins(project: Project) -> list[tuple[int, str]]:
+    """How the service ends with plug-ins that are not installed, by its own command line and by uvicorn's."""
+    uvicorn = (str(project.venv / "bin/uvicorn"), "--port", "0", "--factory", "my_service.main:app")
+    ends = []
+    for name, value in (
+        ("OTEL_PROPAGATORS", "b3"),
+        ("OTEL_PYTHON_CONTEXT", SECRET),
+        ("OTEL_PYTHON_TRACER_PROVIDER", SECRET),
+    ):
+        for command in (project.command("serve"), uvicorn):
+            done = project.run("timeout", "8", *command, env={"PORT": "0", name: value}, check=False)
+            ends.append(
+                (done.returncode, done.stderr.removeprefix(f"configuration refused: {name}: use ").partition(",")[0])
+            )
+    return ends
+
+
+def test_a_plug_in_that_is_not_installed_is_refused_before_a_library_reads_it(project: Project) -> None:
+    """OpenTelemetry would end with a traceback while FastAPI imports it."""
+    known = {"baggage", "contextvars_context", "default_tracer_provider"}
+    assert {(code, first.strip()) for code, first in plug_ins(project)} == {(78, name) for name in known}
+
+
+@pytest.mark.sabotage
+def test_a_plug_in_that_nobody_checks_is_noticed(project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Value("src.my_service.__init__:PLUG_INS", "{}"))
+    assert 78 not in {code for code, _ in plug_ins(sick)}
 
 
 OPTIONAL = Edit(
