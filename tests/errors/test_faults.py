@@ -188,6 +188,9 @@ def cpu(service: Service, seconds: float) -> float:
     return (measure.cpu_seconds(service.process.pid) - before) / seen.requests
 
 
+MAX_RATIO = 1.15
+
+
 @pytest.mark.timing
 def test_reporting_costs_a_request_without_an_error_little(faulty: Project, tmp_path: Path) -> None:
     """Interleaved, so that all have the same neighbours: no Sentry, one that is away, one that is silent."""
@@ -206,10 +209,12 @@ def test_reporting_costs_a_request_without_an_error_little(faulty: Project, tmp_
             for name in "abcdefgh":
                 service.client.get(f"/fault/kind/{name}")  # reports are under way, or wait
             cpu(service, 0.5)
-        rounds = [{name: cpu(service, 1.0) for name, service in sides.items()} for _ in range(count(7, 15))]
-    for name in ("refused", "hung"):
-        # the least of each: what disturbs a round only adds to it
-        least, off_least = (min(each[side] for each in rounds) for side in (name, "off"))
-        ratio, more = least / off_least, (least - off_least) * 1e6
-        print(f"\n{name}: {ratio:.3f} of the CPU per request without reporting, {more:+.1f} us")
-        assert ratio < 1.15
+        least, ratios = dict.fromkeys(sides, 1.0), {"refused": 9.0, "hung": 9.0}
+        for turn in range(count(21, 45)):
+            # the least of each: what disturbs a round only adds to it, so more rounds settle a doubt
+            least = {name: min(least[name], cpu(service, 1.0)) for name, service in sides.items()}
+            ratios = {name: least[name] / least["off"] for name in ratios}
+            if turn >= 6 and max(ratios.values()) < MAX_RATIO:
+                break
+    print("\nof the CPU per request without reporting:", {name: f"{ratio:.3f}" for name, ratio in ratios.items()})
+    assert max(ratios.values()) < MAX_RATIO
