@@ -180,6 +180,9 @@ def serve(app: FastAPI, *, reload: str | None = None) -> None:
         proxy_headers=True,
         reload=reload is not None,
         reload_dirs=[str(Path(__file__).parents[2])] if reload else None,
+        # a new feature is a new folder: files that are written at once with it can escape the watcher
+        reload_includes=["features/*"] if reload else None,
+        reload_excludes=["__pycache__"] if reload else None,
         root_path=settings.root_path,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
