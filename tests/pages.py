@@ -23,7 +23,7 @@ def wide(page: Page) -> bool:
 
 def phone_faults(page: Page) -> list[str]:
     """What cannot be read on a phone, of what is open."""
-    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a TypedDict that Playwright keeps private
     narrow = [f"narrow on a phone: {text}" for text in page.evaluate(NARROW, MIN_COLUMN)]
     return [*(["wider than a phone"] if wide(page) else []), *narrow]
 

@@ -43,5 +43,5 @@ app.command()(ready)
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # typed as TextIO, which it need not be
     app(prog_name="python -m ready")

@@ -71,7 +71,7 @@ def completes_a_request(project: Project, folder: Path, *signals: signal.Signals
         process.wait_until((project.root / "begun").exists, 20)
         for each in signals:
             process.send(each)
-            time.sleep(0.2)
+            time.sleep(0.2)  # the second signal must not be merged with the first
         assert asked.result().json() == {"slow": "done"}
         assert process.wait(20) == 0
         assert f'"signal":"{signals[0].name}"' in log.read_text()
@@ -96,7 +96,7 @@ def test_nohup_still_ignores_a_hangup(slow: Project, tmp_path: Path) -> None:
     """POSIX: nohup sets SIGHUP to be ignored, and the command inherits that."""
     with serving(slow, tmp_path, "nohup") as (process, url, _):
         process.send(signal.SIGHUP)
-        time.sleep(0.5)
+        time.sleep(0.5)  # a signal that is ignored leaves nothing to wait for
         assert httpx.get(f"{url}/slow", timeout=20, trust_env=False).status_code == 200
         assert process.running
 
