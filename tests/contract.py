@@ -71,10 +71,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 LATER = (
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
-    ("backup and recovery", "command", "backup"),
     ("backup and recovery", "question", "recovery_tier"),
-    ("backup and recovery", "target", "backup drill restore"),
-    ("backup and recovery", "variable", "BACKUP_AGE_IDENTITY_FILE BACKUP_AGE_RECIPIENT BACKUP_URL"),
     ("hardening", "command", "audit"),
     ("hardening", "question", "auth"),
     ("hardening", "target", "dast"),

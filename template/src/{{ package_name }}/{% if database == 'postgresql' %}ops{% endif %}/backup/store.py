@@ -1,0 +1,116 @@
+"""Where backups are kept."""
+
+import os
+import shutil
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from .errors import BackupError
+
+
+class StoreError(BackupError):
+    """The store refuses or does not respond."""
+
+
+class Store(Protocol):
+    """Objects by name, such as `20261127T000312Z-3f2a/manifest.json`."""
+
+    def names(self) -> list[str]:
+        """Return the names of all objects, sorted.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+
+    def read(self, name: str) -> BufferedIOBase:
+        """Open an object.
+
+        Raises:
+            StoreError: It does not exist, or cannot be read.
+        """
+
+    def write(self, name: str, source: BufferedIOBase) -> None:
+        """Store all of `source`; after an error or a kill there is no object of that name.
+
+        Raises:
+            StoreError: The store does not accept it.
+        """
+
+    def delete(self, name: str) -> None:
+        """Delete an object; nothing happens if there is none.
+
+        Raises:
+            StoreError: The store refuses, for example because the object is locked.
+        """
+
+
+class Folder:
+    """Backups in a folder, for example a mounted disk of another machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        if not root.is_dir():
+            raise StoreError(f"{root} is no folder: mount it, or type mkdir -p {root}")
+
+    def names(self) -> list[str]:
+        """Return the names of all objects, sorted."""
+        found = (file for file in self._root.glob("*/*") if file.is_file() and not file.name.startswith("."))
+        return sorted(file.relative_to(self._root).as_posix() for file in found)
+
+    def read(self, name: str) -> BufferedIOBase:
+        """Open an object."""
+        try:
+            return (self._root / name).open("rb")
+        except OSError as error:
+            raise self._error(error, name) from None
+
+    def write(self, name: str, source: BufferedIOBase) -> None:
+        """Store all of `source`: it is on the disk before it gets its name."""
+        target = self._root / name
+        part = target.with_name(f".{target.name}")
+        try:
+            target.parent.mkdir(exist_ok=True)
+            with part.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(target)
+            _sync(target.parent)
+            _sync(self._root)
+        except OSError as error:
+            raise self._error(error, name) from None
+        finally:
+            part.unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """Delete an object, and its folder with the last one."""
+        target = self._root / name
+        try:
+            target.unlink(missing_ok=True)
+            if target.parent.is_dir() and not any(target.parent.iterdir()):
+                target.parent.rmdir()
+        except OSError as error:
+            raise self._error(error, name) from None
+
+    def _error(self, error: OSError, name: str) -> StoreError:
+        return StoreError(f"{self._root / name}: {os.strerror(error.errno or 0)}")
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's entries to the disk, see rename(2) and fsync(2)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_store(url: str) -> Store:
+    """Open the store of BACKUP_URL, `file:///folder`.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
+    return Folder(Path(unquote(urlsplit(url).path)))
