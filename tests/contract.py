@@ -9,6 +9,7 @@ CHOICES = {
     "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
     "python_version": ("3.12", "3.13", "3.14"),
+    "recovery_tier": ("bronze", "silver", "gold"),
     "secrets_manager": ("vault", "aws", "none"),
 }
 DEFAULTS = {
@@ -27,6 +28,7 @@ DEFAULTS = {
     "http_instrumentation": "contrib",
     "include_example": True,
     "python_version": "3.14",
+    "recovery_tier": "bronze",
     "secrets_manager": "vault",
 }
 CONTRACT = {
@@ -71,7 +73,6 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 LATER = (
     ("usage", "question", "usage_tracking"),
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
-    ("backup and recovery", "question", "recovery_tier"),
     ("hardening", "command", "audit"),
     ("hardening", "question", "auth"),
     ("hardening", "target", "dast"),
