@@ -8,6 +8,7 @@ CHOICES = {
     "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
+    "load_balancer": ("nginx", "haproxy"),
     "python_version": ("3.12", "3.13", "3.14"),
     "recovery_tier": ("bronze", "silver", "gold"),
     "secrets_manager": ("vault", "aws", "none"),
@@ -27,6 +28,7 @@ DEFAULTS = {
     "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
     "include_example": True,
+    "load_balancer": "nginx",
     "python_version": "3.14",
     "recovery_tier": "bronze",
     "secrets_manager": "vault",
@@ -77,6 +79,6 @@ LATER = (
     ("hardening", "question", "auth"),
     ("hardening", "target", "dast"),
     ("hardening", "variable", "OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
-    ("delivery", "question", "ci deploy_target load_balancer rollout"),
+    ("delivery", "question", "ci deploy_target rollout"),
     ("delivery", "target", "image load up"),
 )

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests import commands
-from tests.servers import packages
+from tests.servers import newer, packages
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres, Standby, open_postgres
@@ -213,3 +213,16 @@ def test_a_missing_program_is_an_error_that_says_what_to_type(
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(ServerError, match=r"type as root: apt-get install .* no-such-package"):
         packages.ensure("no-such-program", "no-such-package")
+
+
+@pytest.mark.parametrize("said", ["nginx version: nginx/1.27.3", "nginx version: nginx/1.27.4", "what?"])
+def test_a_program_of_the_system_is_taken_if_it_is_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    own = tmp_path / "nginx"
+    own.write_text(f"#!/bin/sh\necho '{said}' >&2\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = newer.ensure("nginx")
+    assert (found == own) == ("1.27.4" in said)
+    assert found == own or newer.version(found) >= (1, 27, 4)

@@ -3,7 +3,7 @@
 import httpx
 
 from tests import commands
-from tests.servers import packages
+from tests.servers import newer
 from tests.servers.server import Server
 
 MAIN = """
@@ -37,11 +37,11 @@ class HAProxy(Server):
         self.file.write_text(MAIN.replace("ADDRESS", self.address) + f"    {backend}\n")
 
     def command(self) -> list[str]:
-        return [str(packages.ensure("haproxy", "haproxy")), "-db", "-f", str(self.file)]
+        return [str(newer.ensure("haproxy")), "-db", "-f", str(self.file)]
 
     @property
     def version(self) -> str:
-        return commands.run(packages.ensure("haproxy", "haproxy"), "-v").stdout.split()[2]
+        return commands.run(newer.ensure("haproxy"), "-v").stdout.split()[2]
 
     def answers(self) -> bool:
         """Whether it listens; what it says is another matter."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from tests import commands
-from tests.servers import packages
+from tests.servers import newer
 from tests.servers.server import Server
 
 # Paths below `home`, because the built-in ones belong to the system's NGINX.
@@ -65,7 +65,7 @@ class Nginx(Server):
         self.file.write_text(MAIN.format(user=user, home=self.home, http=http))
 
     def command(self) -> list[str | Path]:
-        return [packages.ensure("nginx", "nginx-light"), "-p", self.home, "-e", "stderr", "-c", self.file]
+        return [newer.ensure("nginx"), "-p", self.home, "-e", "stderr", "-c", self.file]
 
     @property
     def url(self) -> str:
@@ -73,7 +73,7 @@ class Nginx(Server):
 
     @property
     def version(self) -> str:
-        return commands.run(packages.ensure("nginx", "nginx-light"), "-v").stderr.strip().rpartition("/")[2]
+        return commands.run(newer.ensure("nginx"), "-v").stderr.strip().rpartition("/")[2]
 
     def answers(self) -> bool:
         """Whether it listens; what it says is another matter."""
