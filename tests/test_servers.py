@@ -1,14 +1,17 @@
 """The server kit: what it starts is real, ends when told, keeps its data and leaves nothing."""
 
+import base64
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from botocore.exceptions import ClientError
 
 from tests import commands
 from tests.servers import newer, packages
@@ -17,6 +20,7 @@ from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres, Standby, open_postgres
 from tests.servers.process import Process, ServerError, alive, descendants, free_port
 from tests.servers.prometheus import Prometheus
+from tests.servers.s3 import SeaweedFS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.servers
@@ -134,6 +138,33 @@ def test_a_pooler_shares_its_connections_and_leaves_nothing(postgres: Postgres, 
         assert pids[0] == pids[1]
         folder = pooler.log.parent
     assert not pooler.answers()
+    assert not folder.exists()
+
+
+def test_an_s3_server_keeps_what_is_locked_checks_what_arrives_and_knows_its_clients() -> None:
+    with SeaweedFS() as server, server.bucket() as bucket:
+        client, there = server.client("writer"), {"Bucket": bucket.name, "Key": "note"}
+        until = datetime.now(UTC) + timedelta(days=1)
+        lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
+        client.put_object(**there, Body=b"kept", ChecksumAlgorithm="SHA256", **lock)
+        version = client.head_object(**there)["VersionId"]
+        for who in ("writer", "admin"):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                server.client(who).delete_object(**there, VersionId=version)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            server.client("reader").put_object(**there, Body=b"")
+        with pytest.raises(ClientError, match=r"BadDigest|XAmzContentChecksumMismatch"):
+            client.put_object(
+                Bucket=bucket.name, Key="other", Body=b"", ChecksumSHA256=base64.b64encode(bytes(32)).decode()
+            )
+        server.keys["reader"] = server.keys["reader"][0], "wrong"
+        with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+            server.client("reader").get_object(**there)
+
+        server.restart()
+        assert client.get_object(**there)["Body"].read() == b"kept"
+        processes, folder = {server.process.pid, *descendants(server.process.pid)}, server.home
+    assert not [pid for pid in processes if alive(pid)]
     assert not folder.exists()
 
 

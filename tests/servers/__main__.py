@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
+from tests import commands
+from tests.servers import packages
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
@@ -17,6 +19,7 @@ from tests.servers.postgres import NewestPostgres, open_postgres
 from tests.servers.process import ServerError
 from tests.servers.prometheus import Prometheus
 from tests.servers.redis import Redis
+from tests.servers.s3 import SeaweedFS
 from tests.servers.vault import OpenBao
 
 
@@ -90,7 +93,17 @@ def redis() -> str:
         return server.version
 
 
+def seaweedfs() -> str:
+    with SeaweedFS() as server:
+        return server.version
+
+
+def age() -> str:
+    return commands.must(packages.ensure("age", "age"), "--version").strip()
+
+
 SERVERS: dict[str, Callable[[], str]] = {
+    "age": age,
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
@@ -104,6 +117,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "PostgreSQL 18": newest_postgres,
     "Prometheus": prometheus,
     "Redis": redis,
+    "SeaweedFS": seaweedfs,
     "Secrets Manager": secrets_manager,
 }
 

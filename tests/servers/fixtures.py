@@ -12,6 +12,7 @@ from tests.servers.memcached import Memcached
 from tests.servers.otlp import Collector, open_collector
 from tests.servers.postgres import NewestPostgres, Postgres, open_postgres
 from tests.servers.redis import Redis
+from tests.servers.s3 import Bucket, SeaweedFS
 from tests.servers.vault import OpenBao, Space
 
 
@@ -95,3 +96,17 @@ def vault(bao: OpenBao) -> Iterator[Space]:
     """A namespace of OpenBao for one test."""
     with bao.space() as space:
         yield space
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """The worker's S3 server. A test that stops or fills one opens its own."""
+    with SeaweedFS() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(seaweedfs: SeaweedFS) -> Iterator[Bucket]:
+    """A bucket with Object Lock for one test."""
+    with seaweedfs.bucket() as made:
+        yield made

