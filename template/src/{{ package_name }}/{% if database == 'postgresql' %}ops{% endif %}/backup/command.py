@@ -1,12 +1,8 @@
 """The command line of `backup`."""
 
-import signal
+import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import FrameType
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -14,18 +10,14 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from ...platform import settings_for
-from ...platform.db.settings import Settings as DatabaseSettings
-from ...platform.settings import compose, load, part, refuse
 from . import manifest as manifests
+from . import plan as plans
+from .context import context
 from .create import create
-from .database import Database, open_database
-from .errors import BackupError
-from .manifest import Manifest
-from .report import Report
+from .drill import drill
+from .prune import prune
 from .restore import new_name, notes, restore, verify
-from .settings import Settings
-from .store import Store, open_store
+from .status import exposition, status
 
 app = typer.Typer(
     help="Make and restore backups of the database: docs/backups.md.",
@@ -36,77 +28,30 @@ app = typer.Typer(
 )
 
 Id = Annotated[str | None, typer.Argument(help="which backup, from `backup list`; default: the newest")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="delete nothing")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
 
 
-@dataclass(frozen=True)
-class Context:
-    """What every command uses."""
-
-    settings: Settings
-    database: Database
-    store: Store
-    report: Report
-
-    def find(self, backup: str | None) -> Manifest:
-        """Read the manifest of a backup of this database, or of the newest one."""
-        found = manifests.read(self.store, backup or manifests.newest(self.store))
-        if found.kind != self.database.kind:
-            raise BackupError(f"{found.id} is a backup of {found.kind}: set DATABASE_URL to such a database")
-        return found
-
-
-@contextmanager
-def context() -> Iterator[Context]:
-    """Open what every command uses; an error becomes one line and exit code 1."""
-    signal.signal(signal.SIGTERM, _terminate)
-    settings = load(compose([settings_for("db"), Settings]))
-    own, database = part(settings, Settings), part(settings, DatabaseSettings)
-    refuse(_missing(own))
-    try:
-        store = open_store(str(own.backup_url))
-        yield Context(own, open_database(database, own), store, Report())
-    except BackupError as error:
-        print(f"backup: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)  # so that the files are removed
-
-
-def _missing(settings: Settings) -> Iterator[str]:
-    if not settings.backup_url:
-        yield "BACKUP_URL: set where backups are kept, for example file:///var/backups/orders"
-    unset = "backup_age_recipient" not in settings.model_fields_set
-    if unset and settings.environment in ("staging", "production"):
-        yield "BACKUP_AGE_RECIPIENT: set the public key that `age-keygen` prints, or off"
-
-
 @app.command("create")
-def create_(json: Json = False) -> None:
+def create_(as_json: Json = False) -> None:
     """Back up the database: dump, check, encrypt, store."""
     with context() as used:
         made = create(used.database, used.store, used.settings, used.report)
-        rows = sum(made.tables.values())
-        _print(
-            made,
-            json,
-            f"{made.id}: {len(made.tables)} tables, {rows} rows, {made.size / 1e6:.1f} MB, {made.seconds:.1f} s",
-        )
+        held = f"{len(made.tables)} tables, {sum(made.tables.values())} rows"
+        _print(made, as_json, f"{made.id}: {held}, {made.size / 1e6:.1f} MB, {made.seconds:.1f} s")
 
 
 @app.command("list")
-def list_(json: Json = False) -> None:
+def list_(as_json: Json = False) -> None:
     """List the backups, the oldest first."""
     with context() as used:
-        found = list(manifests.every(used.store))
-        if json:
-            print("[" + ",".join(each.model_dump_json() for each in found) + "]")
+        found = manifests.every(used.store)
+        if as_json:
+            print(json.dumps([each.model_dump(mode="json") for each in found]))
             return
         table = Table("id", "age", "size", "rows", "encrypted", "schema", box=None)
         for each in found:
-            age = _hours(datetime.now(UTC) - each.snapshot)
+            age = _seconds((datetime.now(UTC) - each.snapshot).total_seconds())
             rows = sum(each.tables.values())
             encrypted = "yes" if each.encrypted else "no"
             table.add_row(each.id, age, f"{each.size / 1e6:.1f} MB", str(rows), encrypted, ", ".join(each.heads))
@@ -114,12 +59,12 @@ def list_(json: Json = False) -> None:
 
 
 @app.command("verify")
-def verify_(backup: Id = None, json: Json = False) -> None:
+def verify_(backup: Id = None, as_json: Json = False) -> None:
     """Check that a backup is whole and can be decrypted."""
     with context() as used:
         found = used.find(backup)
         said = verify(used.database, used.store, found, used.settings, used.report)
-        _print(found, json, f"{found.id}: {said}")
+        _print(found, as_json, f"{found.id}: {said}")
 
 
 @app.command("restore")
@@ -129,7 +74,7 @@ def restore_(
     restored: Annotated[str | None, typer.Option(help="with --swap: a database that was restored before")] = None,
     swap: Annotated[bool, typer.Option("--swap", help="let it take the place of the live database")] = False,
     confirm: Annotated[str | None, typer.Option(help="with --swap: the name of the live database")] = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Restore into a new database, and compare it with the backup."""
     with context() as used:
@@ -139,27 +84,78 @@ def restore_(
         name = restored
         if not name:
             found = used.find(backup)
-            name = database or new_name(live, found, "restored")
+            name = database or new_name(live, "restored")
             facts = restore(used.database, used.store, found, name, used.settings, used.report, "restore")
             for note in notes(found, facts):
                 print(f"backup: {note}", file=sys.stderr)
-            _print(
-                facts.model_copy(update={"database": name}), json, f"{found.id} is restored into {name}, and compared"
-            )
+            facts = facts.model_copy(update={"database": name})
+            _print(facts, as_json, f"{found.id} is restored into {name}, and compared")
         if swap:
-            old = f"{live}_before_{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+            old = new_name(live, "before")
             used.database.swap(name, old)
             print(f"{name} is {live} now; the old one is kept as {old}: drop it when it is not needed any more")
-        elif not json:
+        elif not as_json:
             print(f"to let it take over: backup restore --restored {name} --swap")
+
+
+@app.command("prune")
+def prune_(dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Delete old backups: all of a day stay, then 7 daily, 5 weekly and 12 monthly ones."""
+    with context() as used:
+        gone = prune(used.store, datetime.now(UTC), used.settings.backup_keep, dry_run=dry_run)
+        if as_json:
+            print(json.dumps(gone))
+        else:
+            done = "would delete" if dry_run else "deleted"
+            print("\n".join(f"{done} {each}" for each in gone) or "nothing to delete")
+
+
+@app.command("drill")
+def drill_(backup: Id = None, as_json: Json = False) -> None:
+    """Restore the newest backup, start the service on it, and measure RTO and RPO; exits with 1 if one is missed."""
+    with context() as used:
+        found, plan = used.find(backup), plans.read()
+        seen = drill(used.database, used.store, found, used.roles, used.settings, plan, used.report)
+        rto, rpo = _seconds(seen.rto_seconds), _seconds(seen.rpo_seconds)
+        result = "RTO and RPO are kept" if seen.passed else "RTO or RPO is missed"
+        limits = f"RTO {rto} (limit {plan.targets.rto}), RPO {rpo} (limit {plan.backups.rpo})"
+        _print(seen, as_json, f"{found.id}: the service served on it; {limits}: {result}")
+        if not seen.passed:
+            raise SystemExit(1)
+
+
+@app.command("status")
+def status_(
+    as_json: Json = False,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="print metrics for node_exporter")] = False,
+) -> None:
+    """Compare backups and drills with the recovery plan; exits with 1 if something is wrong."""
+    with context() as used:
+        seen = status(used.store, plans.read())
+        used.push(seen.metrics)
+        if prometheus:
+            print(exposition(seen.metrics, used.service), end="")
+        elif as_json:
+            print(seen.model_dump_json())
+        else:
+            print(f"backups     {seen.backups}, to be made {seen.schedule}")
+            if seen.newest:
+                age = _seconds(seen.age_seconds or 0)
+                print(f"newest      {seen.newest.id}, {age} old, {seen.newest.size / 1e6:.1f} MB")
+            if seen.drill:
+                print(f"last drill  {seen.drill.started:%Y-%m-%d}, RTO {_seconds(seen.drill.rto_seconds)}")
+        for problem in seen.problems:
+            print(f"backup: {problem}", file=sys.stderr)
+        if seen.problems and not prometheus:
+            raise SystemExit(1)
 
 
 def _asked(live: str) -> str | None:
     return typer.prompt(f"This replaces the live database. Type its name ({live})") if sys.stdin.isatty() else None
 
 
-def _hours(age: object) -> str:
-    return str(age).partition(".")[0]
+def _seconds(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _print(value: BaseModel, as_json: bool, line: str) -> None:

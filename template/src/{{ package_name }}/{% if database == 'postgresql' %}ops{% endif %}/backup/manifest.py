@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -90,16 +90,15 @@ def read(store: Store, backup: str) -> Manifest:
     return manifest
 
 
-def ids(store: Store) -> list[str]:
-    """Return the ids of all backups, the oldest first: those that have a manifest."""
-    parts = (name.split("/") for name in store.names())
+def ids(names: Iterable[str]) -> list[str]:
+    """Return the ids of all backups among the names of a store, the oldest first: those that have a manifest."""
+    parts = (name.split("/") for name in names)
     return sorted(p[0] for p in parts if len(p) == 2 and p[1] == MANIFEST and IDS.fullmatch(p[0]))
 
 
-def every(store: Store) -> Iterator[Manifest]:
+def every(store: Store) -> list[Manifest]:
     """Read all manifests, the oldest first."""
-    for backup in ids(store):
-        yield read(store, backup)
+    return [read(store, backup) for backup in ids(store.names())]
 
 
 def newest(store: Store) -> str:
@@ -108,8 +107,8 @@ def newest(store: Store) -> str:
     Raises:
         BackupError: There is none.
     """
-    if not (found := ids(store)):
-        raise BackupError("there is no backup: type `backup create`")
+    if not (found := ids(store.names())):
+        raise BackupError("there is no backup yet: type `backup create`")
     return found[-1]
 
 

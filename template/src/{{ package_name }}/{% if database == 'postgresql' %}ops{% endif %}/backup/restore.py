@@ -115,7 +115,7 @@ def notes(manifest: Facts, found: Facts) -> Iterator[str]:
             yield f"the collation {name} has version {here} here, and had {version}: text may sort differently"
 
 
-def new_name(live: str, manifest: Manifest, purpose: str) -> str:
-    """Return the name of the new database, such as `orders_restored_20261127t000312z`."""
-    suffix = f"_{purpose}_{manifest.id.partition('-')[0].lower()}"
+def new_name(live: str, purpose: str) -> str:
+    """Return the name of a new database, such as `orders_restored_20261127t000312z`."""
+    suffix = f"_{purpose}_{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
     return live[: NAME_LENGTH - len(suffix)] + suffix

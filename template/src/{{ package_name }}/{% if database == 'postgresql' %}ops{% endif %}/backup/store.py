@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from datetime import datetime
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +45,9 @@ class Store(Protocol):
         Raises:
             StoreError: The store refuses, for example because the object is locked.
         """
+
+    def clean(self, before: datetime) -> None:
+        """Remove what killed writes have left that began before a time."""
 
 
 class Folder:
@@ -93,6 +97,12 @@ class Folder:
                 target.parent.rmdir()
         except OSError as error:
             raise self._error(error, name) from None
+
+    def clean(self, before: datetime) -> None:
+        """Remove the parts of killed writes."""
+        for part in self._root.glob("*/.*"):
+            if part.stat().st_mtime < before.timestamp():
+                self.delete(part.relative_to(self._root).as_posix())
 
     def _error(self, error: OSError, name: str) -> StoreError:
         return StoreError(f"{self._root / name}: {os.strerror(error.errno or 0)}")

@@ -1,0 +1,76 @@
+"""Which backups are kept: all of the last day, then one per day, week and month (grandfather, father, son)."""
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
+
+from .errors import BackupError
+from .manifest import IDS, MANIFEST, ids, made_at
+from .restore import VERIFIED
+from .store import Store
+
+KEEP_ALL = timedelta(days=1)
+PERIODS: tuple[tuple[Callable[[datetime], str], int], ...] = (
+    (lambda made: f"{made:%Y-%m-%d}", 7),
+    (lambda made: f"{made:%G-%V}", 5),
+    (lambda made: f"{made:%Y-%m}", 12),
+)
+TOLERANCE = timedelta(minutes=5)  # between two clocks
+ABANDONED = timedelta(days=1)  # after which data without a manifest is not being written any more
+
+
+def expired(made: Mapping[str, datetime], now: datetime, verified: Collection[str], least: int) -> list[str]:
+    """Choose the backups to delete.
+
+    Args:
+        made: When each backup was made, by id.
+        now: The time.
+        verified: Those that were decrypted and decoded; the newest of them is kept.
+        least: How many are kept at least.
+
+    Returns:
+        Their ids, the oldest first.
+
+    Raises:
+        BackupError: A backup is from the future, so a clock is wrong, and the ages mean nothing.
+    """
+    newest_first = sorted(made, key=lambda each: made[each], reverse=True)
+    if newest_first and made[newest_first[0]] > now + TOLERANCE:
+        raise BackupError(
+            f"{newest_first[0]} is from the future: nothing is deleted; correct the clock of this machine"
+        )
+    kept = {each for each in newest_first if made[each] > now - KEEP_ALL}
+    for period, count in PERIODS:
+        newest_of: dict[str, str] = {}
+        for each in newest_first:
+            newest_of.setdefault(period(made[each]), each)
+        kept |= set(list(newest_of.values())[:count])
+    kept |= set([each for each in newest_first if each in verified][:1])
+    kept |= set(newest_first[:least])
+    return sorted(made.keys() - kept)
+
+
+def prune(store: Store, now: datetime, least: int, *, dry_run: bool = False) -> list[str]:
+    """Delete the expired backups, and what killed runs have left.
+
+    The manifest goes first: a run that is cut off leaves data without a manifest, which the next one deletes.
+
+    Returns:
+        The ids of the deleted backups.
+
+    Raises:
+        BackupError: A clock is wrong, or the store refuses.
+    """
+    names = store.names()
+    listed = ids(names)
+    verified = {name.partition("/")[0] for name in names if name.endswith(f"/{VERIFIED}")}
+    chosen = expired({each: made_at(each) for each in listed}, now, verified, least)
+    if dry_run:
+        return chosen
+    found = {name.partition("/")[0] for name in names} - set(listed)
+    abandoned = [each for each in found if IDS.fullmatch(each) and made_at(each) < now - ABANDONED]
+    for backup in [*chosen, *abandoned]:
+        own = [name for name in names if name.startswith(f"{backup}/")]
+        for name in sorted(own, key=lambda each: not each.endswith(MANIFEST)):
+            store.delete(name)
+    store.clean(now - ABANDONED)
+    return chosen
