@@ -21,6 +21,7 @@ package, seconds = sys.argv[1:]
 cli = importlib.import_module(f"{package}.cli")
 with contextlib.suppress(ModuleNotFoundError):
     importlib.import_module(f"{package}.ops.migrate")
+    importlib.import_module(f"{package}.ops.backup.command")
 importlib.import_module(f"{package}.main")
 
 for line in sys.stdin:

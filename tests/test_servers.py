@@ -257,3 +257,15 @@ def test_a_program_of_the_system_is_taken_if_it_is_new_enough(
     found = newer.ensure("nginx")
     assert (found == own) == ("1.27.4" in said)
     assert found == own or newer.version(found) >= (1, 27, 4)
+
+
+def test_a_program_that_is_too_old_is_an_error_that_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    python = Path(sys.executable)
+    packages.update(python, "3.11", "no-such-package")
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(
+        ServerError, match=r"python.* 99\.1 or newer \(there is 3\..*apt-get install .* no-such-package"
+    ):
+        packages.update(python, "99.1", "no-such-package")

@@ -38,6 +38,23 @@ def ensure_library(name: str, package: str) -> None:
     _provide(f"the library {name}", package, lambda: find_library(name) is not None)
 
 
+def update(program: Path, least: str, *packages: str) -> None:
+    """Update the packages of a program that is older than `least`, such as `15.19`, as `ensure` installs them."""
+    wanted = f"{program.name} {least} or newer (there is {version(program)})"
+    _provide(wanted, " ".join(packages), lambda: _numbers(version(program)) >= _numbers(least))
+
+
+def version(program: Path) -> str:
+    """The first version that it prints, such as `15.20`."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)+", said)
+    return found[0] if found else "0"
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
 def _provide(what: str, package: str, there: Callable[[], bool]) -> None:
     if there():
         return
@@ -47,17 +64,17 @@ def _provide(what: str, package: str, there: Callable[[], bool]) -> None:
         raise ServerError(f"{needed}; {advice}")
     with _alone():
         if not there():
-            _install(package)
+            _install(package, there)
     if not there():
         raise ServerError(f"{needed}, and is not in the package {package}")
 
 
-def _install(package: str) -> None:
+def _install(package: str, there: Callable[[], bool]) -> None:
     with _no_daemons():
         # Lists may be absent or too old to find the package: refreshed only then.
-        if _apt("install", package).returncode != 0:
+        if _apt("install", *package.split()).returncode != 0 or not there():
             _apt("update")
-            if (tried := _apt("install", package)).returncode != 0:
+            if (tried := _apt("install", *package.split())).returncode != 0:
                 raise ServerError(f"apt-get install {package} failed\n{tried.stdout}")
 
 

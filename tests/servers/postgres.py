@@ -16,6 +16,8 @@ from tests.servers.process import ServerError
 from tests.servers.server import Server
 
 IMAGE = "postgres:17"
+# The first minor versions whose pg_dump a service accepts: https://www.postgresql.org/support/security/CVE-2026-18408/
+SAFE = {15: 19, 16: 15, 17: 11, 18: 6}
 
 
 class Postgres(Server):
@@ -174,6 +176,16 @@ def open_postgres(settings: Mapping[str, str] | None = None) -> Postgres:
     """A server of the package that is here, else of a container engine, else of a new package."""
     in_container = packages.find("initdb") is None and _docker_answers()
     return (ContainerPostgres if in_container else Postgres)(settings)
+
+
+def clients() -> Path:
+    """Where Debian's `pg_dump` and `pg_restore` are; older ones than `SAFE` are updated, their server with them."""
+    programs = packages.ensure("initdb", "postgresql").parent
+    major = int(packages.version(programs / "pg_dump").partition(".")[0])
+    if major in SAFE:
+        names = f"postgresql-{major}", f"postgresql-client-{major}"
+        packages.update(programs / "pg_dump", f"{major}.{SAFE[major]}", *names)
+    return programs
 
 
 @functools.cache
