@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 HOUR, DAY = 60, 24 * 60
+BEYOND = 365 * DAY  # later than the end of any scenario
 REQUESTS = "http_server_request_duration_seconds"
 Series = Mapping[str, str]
 
@@ -18,6 +19,20 @@ def listed(values: Iterable[float]) -> str:
     return " ".join(f"{value:.6g}" for value in values)
 
 
+def backups(last: int | None, drill: int | None, size: int = 100, steps: str = "x700") -> Series:
+    """What `backup status` reports: when the newest backup and drill were, in minutes, and the size of the backup."""
+    values = {
+        "last_success_timestamp_seconds": None if last is None else last * 60,
+        "drill_timestamp_seconds": None if drill is None else drill * 60,
+        "target_rpo_seconds": 25 * 3600,
+        "target_drill_seconds": 35 * 86400,
+        "size_bytes": size,
+        "typical_size_bytes": 100,
+    }
+    labels = {"job": "my-service", "service": "my-service"}
+    return {name(f"backup_{key}", **labels): f"{value}{steps}" for key, value in values.items() if value is not None}
+
+
 def alive(minutes: int, **more: object) -> Series:
     """What every running instance exports, without a request."""
     labels = {"job": "my-service", "instance": "a", **more}
@@ -26,6 +41,7 @@ def alive(minutes: int, **more: object) -> Series:
         name("process_cpu_time_seconds_total", **labels, cpu_mode="user"): f"0+6x{steps}",
         name("process_event_loop_lag_seconds", **labels): f"0.002x{steps}",
         name("target_info", **labels, service_version="1.0.0"): f"1x{steps}",
+        **backups(BEYOND, BEYOND),
     }
 
 
@@ -174,6 +190,27 @@ SCENARIOS = {
     "certificate of a month": quiet(certificate(30), at=90),
     "certificate of ten days": firing(certificate(10), at=90, alerts="CertificateExpiresSoon"),
     "certificate of a day": firing(certificate(1), at=90, alerts="CertificateExpiresSoon CertificateExpiresNow"),
+    "a backup of yesterday": quiet(backups(0, 0), at=25 * HOUR, step=5),
+    "no backup since yesterday": firing(backups(0, 0), at=26 * HOUR, step=5, alerts="BackupOverdue"),
+    "no backup ever reported": Scenario(
+        {key: values for key, values in alive(50).items() if not key.startswith("backup_")},
+        4 * HOUR,
+        frozenset({"BackupAbsent"}),
+        5,
+    ),
+    "the report of backups stops": firing(
+        backups(0, 0, steps="x6"), at=3 * DAY, step=30, alerts="BackupAbsent BackupOverdue"
+    ),
+    "a backup is half as large": firing(backups(BEYOND, BEYOND, size=50), alerts="BackupShrunk"),
+    "a backup is a little smaller": quiet(backups(BEYOND, BEYOND, size=75)),
+    "a drill of a month ago": quiet(backups(BEYOND, -30 * DAY), at=2 * HOUR),
+    "a drill of long ago": firing(backups(BEYOND, -36 * DAY), at=2 * HOUR, alerts="DrillOverdue"),
+    "backups without a drill": Scenario(
+        {key: values for key, values in alive(50).items() if "backup_drill_timestamp" not in key},
+        4 * HOUR,
+        frozenset({"DrillOverdue"}),
+        5,
+    ),
     "cache away": firing(breaker("1x60"), alerts="CacheAway"),
     "cache back": quiet(breaker("1x7 0x60")),
     "pool half full": quiet(pool(5)),

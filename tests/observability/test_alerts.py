@@ -89,6 +89,16 @@ def test_each_alert_has_a_scenario_in_which_it_fires(emitted: Project) -> None:
         (Rule("MetricsAbsent", 'process_cpu_time_seconds_total{job=~"(.+/)?my-service"}', "target_info"), {OTHER}),
         (Rule("CertificateExpiresNow", "< 2 * 86400", "< 0 * 86400"), {"certificate of a day"}),
         (Rule("CertificateExpiresSoon", "< 14 * 86400", "< 7 * 86400"), {"certificate of ten days"}),
+        (Rule("BackupAbsent", "absent_over_time", "present_over_time"), {"no backup ever reported"}),
+        (
+            Rule("BackupOverdue", "last_over_time(backup_target", "2 * last_over_time(backup_target"),
+            {"no backup since yesterday"},
+        ),
+        (Rule("BackupShrunk", "0.7", "0.3"), {"a backup is half as large"}),
+        (
+            Rule("DrillOverdue", "or absent_over_time(backup_drill", "and absent_over_time(backup_drill"),
+            {"backups without a drill"},
+        ),
         (Rule("CacheAway", "== 1", "== 2"), {"cache away"}),
         (Rule("DatabasePoolSaturated", "max by", "avg by"), {"pool full"}),
         (Rule("EventLoopLags", "> 0.1", "> 1"), {"loop lags"}),
