@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import sys
+from typing import Any
 
 
 def serve(reload: bool = False) -> None:
@@ -17,29 +18,29 @@ def serve(reload: bool = False) -> None:
 
 def migrate(new: str | None = None, new_empty: str | None = None, down: bool = False) -> None:
     """Migrate the database to the schema of this code."""
-    try:
-        ops = importlib.import_module(".ops.migrate", __package__)
-    except ModuleNotFoundError as error:
-        if error.name not in {f"{__package__}.{missing}" for missing in ("ops", "ops.migrate", "platform.db")}:
-            raise
-        print("not applicable: this service has no database")
-    else:
-        ops.run(new if new_empty is None else new_empty, empty=new_empty is not None, down=down)
+    if command := _ops("migrate", "migrate"):
+        command.run(new if new_empty is None else new_empty, empty=new_empty is not None, down=down)
 
 
 def backup(arguments: list[str]) -> None:
     """Make and restore backups of the database."""
+    if command := _ops("backup", "backup.command"):
+        command.app(arguments, prog_name=f"{sys.argv[0].rpartition('/')[2]} backup")
+
+
+def _ops(command: str, module: str) -> Any:
+    """Import a module of `ops`; None if this service has no database."""
     try:
-        command = importlib.import_module(".ops.backup.command", __package__)
+        return importlib.import_module(f".ops.{module}", __package__)
     except ModuleNotFoundError as error:
-        if error.name in {f"{__package__}.{missing}" for missing in ("ops", "ops.backup", "platform.db")}:
+        if error.name in {f"{__package__}.{missing}" for missing in ("ops", f"ops.{command}", "platform.db")}:
             print("not applicable: this service has no database")
-            return
+            return None
         if (error.name or "").startswith(str(__package__)):
             raise
-        print(f"backup needs {error.name}: install the extra `ops`, as in `uv sync --extra ops`", file=sys.stderr)
+        advice = "install the extra `ops`, as in `uv sync --extra ops`; the image `ops` has it"
+        print(f"{command} needs {error.name}: {advice}", file=sys.stderr)
         raise SystemExit(1) from None
-    command.app(arguments, prog_name=f"{sys.argv[0].rpartition('/')[2]} backup")
 
 
 def main() -> None:
