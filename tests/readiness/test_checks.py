@@ -13,7 +13,7 @@ import pytest
 
 from tests import commands, proof
 from tests.projects import ROOT, Project, Service
-from tests.readiness import test_far
+from tests.readiness import test_far, test_load_balancer
 from tests.readiness.conftest import KEY, PACKAGE, Found, Prober, Served
 from tests.readiness.tls import proxied
 from tests.sabotage import Argument, Body, Gone, Line, Sabotage, Value
@@ -40,7 +40,6 @@ NOT_BUILT = {
     "delivery",
     "recovery",
     "releases",
-    "scaling.balanced",
     "security.scanned",
     "usage",
 }
@@ -132,6 +131,19 @@ SABOTAGES: dict[str, list[Case]] = {
             ),
         ),
     ],
+    "scaling.request_ids": [
+        Case(
+            "replace others, as platform/http.py does",
+            Body(
+                "http:_create_context",
+                """
+                context = original(scope, state)
+                context.request_id = dict(scope["headers"]).get(b"x-request-id", b"-").decode()
+                return context
+                """,
+            ),
+        ),
+    ],
     "scaling.serves": [
         Case("search the log for the marker", Body("features.items.service:page", "raise RuntimeError")),
         Case(
@@ -174,9 +186,11 @@ SABOTAGES: dict[str, list[Case]] = {
 }
 # Far ends of their own: proven and sabotaged in test_far.py.
 FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.leases"}
+# Behind a balancer of their own: in test_load_balancer.py.
+BALANCED = {"scaling.balanced", "scaling.clients", "scaling.tls"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 # What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, and name far ends.
-UNREADY = {"secrets.backend", "security.transport", "observability.traces", *FAR} - LENT
+UNREADY = {"secrets.backend", "security.transport", "observability.traces", *BALANCED, *FAR} - LENT - {"scaling.tls"}
 CLAIMED = {"backups.schema", "observability.traces"}  # what a local service only says of itself
 CASES = [(check, each) for check, cases in SABOTAGES.items() for each in cases]
 
@@ -188,10 +202,11 @@ def registered(prober: Prober) -> set[str]:
 def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prober, without_database: Project) -> None:
     found = registered(prober)
     assert all(SABOTAGES.values())
-    assert found == SABOTAGES.keys() | FAR
+    assert found == SABOTAGES.keys() | FAR | BALANCED
     assert {check.partition(".")[0] for check in found} | NOT_BUILT >= AREAS
     assert not found & NOT_BUILT
-    assert all(hasattr(test_far, f"test_{check.replace('.', '_')}_turns_red") for check in FAR)
+    for checks, module in ((FAR, test_far), (BALANCED, test_load_balancer)):
+        assert all(hasattr(module, f"test_{check.replace('.', '_')}_turns_red") for check in checks)
     assert registered(Prober(without_database.variant(prober.project.root.parent / "without"))) == found
     for check in found:
         area, name = check.split(".")

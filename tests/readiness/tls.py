@@ -13,10 +13,13 @@ from tests.servers.server import serving
 
 
 @contextmanager
-def proxied(port: int, folder: Path) -> Iterator[tuple[str, Path]]:
+def proxied(port: int, folder: Path, least: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> Iterator[tuple[str, Path]]:
     """Serve what listens on `port` at an https address; the second value is the file of its authority."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = least
+    if least < ssl.TLSVersion.TLSv1_2:
+        context.set_ciphers("ALL:@SECLEVEL=0")
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
 

@@ -181,6 +181,16 @@ def _attributes(pairs: Any) -> Attributes:
     return {pair.key: _value(pair.value) for pair in found}
 
 
+def _batch(span: Span) -> dict[str, Any]:
+    """As Tempo shows it; all values are strings here."""
+
+    def pairs(attributes: Attributes) -> list[dict[str, Any]]:
+        return [{"key": key, "value": {"stringValue": str(value)}} for key, value in attributes.items()]
+
+    shown = {"spanId": span.span_id, "name": span.name, "traceId": span.trace_id, "attributes": pairs(span.attributes)}
+    return {"resource": {"attributes": pairs(span.resource)}, "scopeSpans": [{"spans": [shown]}]}
+
+
 def _points(metric: PbMetric, resource: Attributes) -> Iterator[Point]:
     kind = metric.WhichOneof("data") or ""
     for point in getattr(metric, kind).data_points:
@@ -210,10 +220,9 @@ def open_collector(delay: float = 0.0) -> Iterator[Collector]:
         def do_GET(self) -> None:
             """Tempo's way to ask for a trace (grafana.com/docs/tempo/latest/api_docs): 404 until it is there."""
             wanted = self.path.removeprefix("/api/traces/")
-            spans = [{"spanId": span.span_id, "name": span.name} for span in collector.spans if span.trace_id == wanted]
-            found = {"batches": [{"scopeSpans": [{"spans": spans}], "traceId": wanted}]}
-            body = json.dumps(found).encode() if spans else b"trace not found"
-            self.send_response(200 if spans else 404)
+            batches = [_batch(span) for span in collector.spans if span.trace_id == wanted]
+            body = json.dumps({"batches": batches}).encode() if batches else b"trace not found"
+            self.send_response(200 if batches else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
