@@ -1,6 +1,7 @@
 """A balancer as it is emitted, run by the real server: only addresses, paths and its users' own values are replaced."""
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -32,16 +33,22 @@ class Balancer(Server):
         peers: Ports of the instances.
         changes: Sabotages and edits of what is emitted below `deploy/`.
         own: Files of the user's own below `deploy/<balancer>/`, by name.
+        hasty: Whether its times are shortened. A busy machine may need the usual ones.
     """
 
     kind: ClassVar[str]  # the answer to the question
     sabotages: ClassVar[Mapping[str, Sequence[Change]]]  # by scenario: each turns it red
     lacks: ClassVar[Mapping[str, str]] = {}  # scenarios that it cannot play, and why
-    hasty: ClassVar[Mapping[str, str]] = {}  # shorter times in the emitted text, so that no test sits through them
+    shortened: ClassVar[Mapping[str, str]] = {}  # shorter times in the emitted text, so that no test sits through them
     seconds = 10.0
 
     def __init__(
-        self, project: Path, *peers: int, changes: Sequence[Change] = (), own: Mapping[str, str] | None = None
+        self,
+        project: Path,
+        *peers: int,
+        changes: Sequence[Change] = (),
+        own: Mapping[str, str] | None = None,
+        hasty: bool = False,
     ) -> None:
         super().__init__()
         self.home.chmod(0o755)  # it may run as another user
@@ -56,11 +63,22 @@ class Balancer(Server):
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(text)
         self.write_peers(*peers)
-        self.prepare(strict=not changes)
+        self.prepare()
+        self.shorten(strict=not changes, times=self.shortened if hasty else {})
 
     @abstractmethod
-    def prepare(self, *, strict: bool) -> None:
-        """Replace addresses, paths and `hasty` times; with `strict` each of them has to be there."""
+    def prepare(self) -> None:
+        """Replace addresses and paths."""
+
+    def shorten(self, times: Mapping[str, str], *, strict: bool) -> None:
+        """Replace times; with `strict` each of them has to be there once."""
+        for old, new in times.items():
+            found = 0
+            for file in self.folder.glob("*.c*f*"):
+                text, times_found = re.subn(rf"(?<![a-z_]){re.escape(old)}", new, file.read_text())
+                file.write_text(text)
+                found += times_found
+            assert found == 1 or not strict, f"{old} is there {found} times"
 
     @abstractmethod
     def write_peers(self, *ports: int) -> None:

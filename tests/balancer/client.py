@@ -29,7 +29,7 @@ class Answer:
 
 def context(**options: Any) -> ssl.SSLContext:
     """What a client trusts and offers; `options` are attributes, such as `maximum_version`."""
-    made = ssl.create_default_context()
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the system's authorities take long to load
     AUTHORITY.configure_trust(made)
     for name, value in options.items():
         setattr(made, name, value)

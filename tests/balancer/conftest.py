@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.balancer.balancer import Balancer
 from tests.balancer.nginx import NginxBalancer
 from tests.balancer.upstream import Upstream
-from tests.projects import Change, render
+from tests.projects import render
 
 KINDS: Mapping[str, type[Balancer]] = {kind.kind: kind for kind in (NginxBalancer,)}
 # What a scenario whose promise is broken ends with.
@@ -51,10 +52,10 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def open_balancer(kind: type[Balancer], emitted: Path, upstream: Upstream) -> Open:
-    """Start a balancer, perhaps a changed one, by default before `upstream`."""
+    """Start a balancer with options of `Balancer`, by default before `upstream`."""
 
-    def opened(*peers: int, changes: tuple[Change, ...] = (), own: Mapping[str, str] | None = None) -> Balancer:
-        return kind(emitted, *(peers or (upstream.port,)), changes=changes, own=own)
+    def opened(*peers: int, **options: Any) -> Balancer:
+        return kind(emitted, *(peers or (upstream.port,)), **options)
 
     return opened
 

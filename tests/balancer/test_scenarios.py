@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.balancer.balancer import Balancer
 from tests.balancer.conftest import KINDS, RED, Open
-from tests.balancer.scenarios import SCENARIOS, Scenario
+from tests.balancer.scenarios import HASTY, SCENARIOS, Scenario
 from tests.balancer.upstream import Upstream
 from tests.projects import Change
 
@@ -26,8 +25,9 @@ def broken() -> Iterator[object]:
 @pytest.mark.parametrize(
     ("kind", "scenario"), PLAYED, indirect=["kind"], ids=lambda value: getattr(value, "__name__", value)
 )
-def test_it_holds(balancer: Balancer, upstream: Upstream, scenario: Scenario) -> None:
-    scenario(balancer, upstream)
+def test_it_holds(open_balancer: Open, upstream: Upstream, scenario: Scenario) -> None:
+    with open_balancer(hasty=scenario in HASTY) as balancer:
+        scenario(balancer, upstream)
 
 
 @pytest.mark.sabotage
@@ -35,5 +35,5 @@ def test_it_holds(balancer: Balancer, upstream: Upstream, scenario: Scenario) ->
 def test_it_does_not_hold_without_its_directive(
     open_balancer: Open, upstream: Upstream, scenario: Scenario, change: Change
 ) -> None:
-    with open_balancer(changes=(change,)) as sick, pytest.raises(RED):
+    with open_balancer(changes=(change,), hasty=scenario in HASTY) as sick, pytest.raises(RED):
         scenario(sick, upstream)
