@@ -136,7 +136,7 @@ def _migrate(env: dict[str, str]) -> None:
     command = _command("migrate")
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=MIGRATE_SECONDS)  # noqa: S603
     if done.returncode:
-        raise BackupError(f"the restored database cannot be migrated: {done.stderr.strip().splitlines()[-1:]}")
+        raise BackupError(f"the restored database cannot be migrated: {(done.stderr.splitlines() or ['no reason'])[-1]}")
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def _until_ready(client: httpx2.Client, process: subprocess.Popen[bytes]) -> Non
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise BackupError(
-                f"the service exited with {process.returncode} on the restored database: try `serve` with it"
+                f"on the restored database the service exited with {process.returncode}: try `serve` with it"
             )
         try:
             response = client.get("/readyz")
