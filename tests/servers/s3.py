@@ -16,6 +16,7 @@ from tests.servers import wheels
 from tests.servers.process import free_port
 from tests.servers.proxy import Proxy
 from tests.servers.server import Server
+from tests.servers.vault import certificate
 
 REGION = "eu-central-1"
 # Who may do what: https://github.com/seaweedfs/seaweedfs/wiki/Amazon-S3-API
@@ -24,13 +25,22 @@ ACTIONS = {
     "writer": ["Read", "Write", "List", "PutObjectRetention", "GetObjectRetention"],
     "reader": ["Read", "List"],
 }
-PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
+PORTS = (
+    "filer.port",
+    "filer.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "s3.port.grpc",
+    "s3.port.https",
+    "volume.port",
+    "volume.port.grpc",
+)
 # A bucket gets one volume at first, not seven.
 GROWTH = "[master.volume_growth]\ncopy_1 = 1\n"
 
 
 class SeaweedFS(Server):
-    """One server; what it has stored outlives a restart.
+    """One server; what it has stored outlives a restart. On `tls_port` it speaks HTTPS, with a certificate of `ca`.
 
     Args:
         volumes: Of 256 MB each: when they are full, so is the server.
@@ -46,7 +56,9 @@ class SeaweedFS(Server):
         self.keys = {who: (f"AKIA{who.upper()}", uuid.uuid4().hex) for who in ACTIONS}
         (self.home / "s3.json").write_text(json.dumps({"identities": [self._identity(who) for who in ACTIONS]}))
         (self.home / "master.toml").write_text(GROWTH)
-        self._ports = {name: free_port() for name in (*PORTS, "s3.port.grpc")}
+        self._ports = {name: free_port() for name in PORTS}
+        self.tls_port, self.ca = self._ports["s3.port.https"], self.home / "ca.pem"
+        self._certificate = certificate(self.home)
 
     @property
     def version(self) -> str:
@@ -62,7 +74,9 @@ class SeaweedFS(Server):
             "volume.max": self._volumes,
             "volume.preStopSeconds": 0,
             "filer.localSocket": self.home / "filer.sock",
+            "s3.cert.file": self._certificate[0],
             "s3.config": self.home / "s3.json",
+            "s3.key.file": self._certificate[1],
             "s3.localSocket": self.home / "s3.sock",
             "s3.port": self.port,
             "s3.port.iceberg": 0,

@@ -102,7 +102,8 @@ def restore_(
 def prune_(dry_run: DryRun = False, as_json: Json = False) -> None:
     """Delete old backups: all of a day stay, then 7 daily, 5 weekly and 12 monthly ones."""
     with context() as used:
-        gone = prune(used.store, datetime.now(UTC), used.settings.backup_keep, dry_run=dry_run)
+        own = used.settings
+        gone = prune(used.store, datetime.now(UTC), own.backup_keep, own.backup_lock_days, dry_run=dry_run)
         if as_json:
             print(json.dumps(gone))
         else:

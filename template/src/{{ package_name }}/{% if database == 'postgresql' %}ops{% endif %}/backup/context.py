@@ -70,7 +70,7 @@ def context() -> Iterator[Context]:
     own, database = part(loaded, Settings), part(loaded, DatabaseSettings)
     refuse(_missing(own))
     try:
-        store = open_store(str(own.backup_url))
+        store = open_store(str(own.backup_url), own.backup_lock_days)
         yield Context(loaded, own, open_database(database, own), store, Report())
     except BackupError as error:
         print(f"backup: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import BufferedReader, BytesIO
 
@@ -10,7 +11,7 @@ from .errors import BackupError
 from .manifest import MANIFEST, Manifest, dumps, new_id
 from .report import Report
 from .settings import Settings
-from .store import Store
+from .store import Store, StoreError
 from .streams import CHUNK, Measured, sealed
 from .workspace import workspace
 
@@ -38,7 +39,8 @@ def create(database: Database, store: Store, settings: Settings, report: Report)
             try:
                 checked.result()
             except BackupError:
-                store.delete(name)
+                with suppress(StoreError):  # it may be locked; without a manifest it is no backup
+                    store.delete(name)
                 raise
     manifest = Manifest(
         **facts.model_dump(),

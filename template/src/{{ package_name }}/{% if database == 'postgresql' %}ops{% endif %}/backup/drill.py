@@ -192,7 +192,7 @@ def _query(client: httpx2.Client) -> None:
 def _save(evidence: Evidence, store: Store) -> None:
     """Keep it where people look, and where `status` looks."""
     stamp = f"{evidence.started:%Y%m%dT%H%M%SZ}"
-    store.write(f"{evidence.backup}/drill-{stamp}.json", BytesIO(dumps(evidence)))
+    store.write(f"{evidence.backup}/drill-{stamp}.json", BytesIO(dumps(evidence)), lock=False)
     try:
         EVIDENCE.mkdir(parents=True, exist_ok=True)
         (EVIDENCE / f"{stamp}.json").write_bytes(dumps(evidence))

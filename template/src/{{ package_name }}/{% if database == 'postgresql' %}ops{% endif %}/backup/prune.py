@@ -18,7 +18,9 @@ TOLERANCE = timedelta(minutes=5)  # between two clocks
 ABANDONED = timedelta(days=1)  # after which data without a manifest is not being written any more
 
 
-def expired(made: Mapping[str, datetime], now: datetime, verified: Collection[str], least: int) -> list[str]:
+def expired(
+    made: Mapping[str, datetime], now: datetime, verified: Collection[str], least: int, lock_days: int = 0
+) -> list[str]:
     """Choose the backups to delete.
 
     Args:
@@ -26,6 +28,7 @@ def expired(made: Mapping[str, datetime], now: datetime, verified: Collection[st
         now: The time.
         verified: Those that were decrypted and decoded; the newest of them is kept.
         least: How many are kept at least.
+        lock_days: How long the store refuses to delete one.
 
     Returns:
         Their ids, the oldest first.
@@ -38,7 +41,7 @@ def expired(made: Mapping[str, datetime], now: datetime, verified: Collection[st
         raise BackupError(
             f"{newest_first[0]} is from the future: nothing is deleted; correct the clock of this machine"
         )
-    kept = {each for each in newest_first if made[each] > now - KEEP_ALL}
+    kept = {each for each in newest_first if made[each] > now - KEEP_ALL - timedelta(days=lock_days)}
     for period, count in PERIODS:
         newest_of: dict[str, str] = {}
         for each in newest_first:
@@ -49,7 +52,7 @@ def expired(made: Mapping[str, datetime], now: datetime, verified: Collection[st
     return sorted(made.keys() - kept)
 
 
-def prune(store: Store, now: datetime, least: int, *, dry_run: bool = False) -> list[str]:
+def prune(store: Store, now: datetime, least: int, lock_days: int = 0, *, dry_run: bool = False) -> list[str]:
     """Delete the expired backups, and what killed runs have left.
 
     The manifest goes first: a run that is cut off leaves data without a manifest, which the next one deletes.
@@ -63,11 +66,12 @@ def prune(store: Store, now: datetime, least: int, *, dry_run: bool = False) -> 
     names = store.names()
     listed = ids(names)
     verified = {name.partition("/")[0] for name in names if name.endswith(f"/{VERIFIED}")}
-    chosen = expired({each: made_at(each) for each in listed}, now, verified, least)
+    chosen = expired({each: made_at(each) for each in listed}, now, verified, least, lock_days)
     if dry_run:
         return chosen
     found = {name.partition("/")[0] for name in names} - set(listed)
-    abandoned = [each for each in found if IDS.fullmatch(each) and made_at(each) < now - ABANDONED]
+    oldest = now - ABANDONED - timedelta(days=lock_days)
+    abandoned = [each for each in found if IDS.fullmatch(each) and made_at(each) < oldest]
     for backup in [*chosen, *abandoned]:
         own = [name for name in names if name.startswith(f"{backup}/")]
         for name in sorted(own, key=lambda each: not each.endswith(MANIFEST)):

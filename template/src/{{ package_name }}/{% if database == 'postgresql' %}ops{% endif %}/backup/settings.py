@@ -13,8 +13,8 @@ from .age import check_recipient
 
 
 def _location(url: str) -> str:
-    if not re.fullmatch(r"file:///.+", url):
-        raise ValueError("use file:///var/backups/orders")
+    if not re.fullmatch(r"file:///.+|s3://[a-z0-9][a-z0-9.-]+(/[^?#]*)?", url):
+        raise ValueError("use file:///var/backups/orders or s3://bucket/prefix")
     return url
 
 
@@ -29,6 +29,7 @@ class Settings(RoomSettings):
     backup_database_url: DatabaseUrl | None = None  # a role that may read everything; default: the migrator's
     backup_jobs: Annotated[int, Field(ge=1)] = max(1, min(4, os.cpu_count() or 1))  # parallel connections
     backup_keep: Annotated[int, Field(ge=1)] = 3  # the fewest backups that `prune` leaves
+    backup_lock_days: Annotated[int, Field(ge=0)] = 0  # S3 Object Lock: nobody can delete a backup before
     backup_pg_bin: Path | None = None  # the folder of pg_dump and pg_restore; otherwise they are searched
     backup_scratch_dir: Path = Path("/var/tmp")  # noqa: S108 for the dump while it is made; each run makes a private folder
     roles_file: Path = Path("deploy/postgres/roles.sql")

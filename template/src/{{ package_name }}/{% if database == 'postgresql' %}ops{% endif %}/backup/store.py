@@ -1,4 +1,4 @@
-"""Where backups are kept."""
+"""Where backups are kept: a folder, or a bucket of S3."""
 
 import os
 import shutil
@@ -32,8 +32,13 @@ class Store(Protocol):
             StoreError: It does not exist, or cannot be read.
         """
 
-    def write(self, name: str, source: BufferedIOBase) -> None:
+    def write(self, name: str, source: BufferedIOBase, *, lock: bool = True) -> None:
         """Store all of `source`; after an error or a kill there is no object of that name.
+
+        Args:
+            name: Of the object; one that exists is replaced.
+            source: The data.
+            lock: Whether BACKUP_LOCK_DAYS applies, if the store can lock.
 
         Raises:
             StoreError: The store does not accept it.
@@ -70,7 +75,7 @@ class Folder:
         except OSError as error:
             raise self._error(error, name) from None
 
-    def write(self, name: str, source: BufferedIOBase) -> None:
+    def write(self, name: str, source: BufferedIOBase, *, lock: bool = True) -> None:
         """Store all of `source`: it is on the disk before it gets its name."""
         target = self._root / name
         part = target.with_name(f".{target.name}")
@@ -117,10 +122,19 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_store(url: str) -> Store:
-    """Open the store of BACKUP_URL, `file:///folder`.
+def open_store(url: str, lock_days: int = 0) -> Store:
+    """Open the store of BACKUP_URL.
+
+    Args:
+        url: `file:///folder` or `s3://bucket/prefix`.
+        lock_days: For S3: how long nobody can delete a new object.
 
     Raises:
         StoreError: It cannot be opened.
     """
-    return Folder(Path(unquote(urlsplit(url).path)))
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Folder(Path(unquote(parts.path)))
+    from .s3 import open_s3  # boto3 takes time, which a folder does not need
+
+    return open_s3(url, lock_days)
