@@ -22,7 +22,7 @@ AUTHORITY = trustme.CA()
 CACHED = "/cached/"  # paths that begin so may be cached
 INSIDE = "127.0.0.9"  # an address that may request the internal paths
 OUTER = "127.0.0.8"  # the address of another load balancer in front of it
-UPLOADS = "/uploads"  # a path that takes bodies of 2 MB
+UPLOADS = "/uploads"  # a path that takes bodies of 16 MB
 
 
 class Balancer(Server):
@@ -93,12 +93,16 @@ class Balancer(Server):
         """Let the server check its configuration: what it says, if it is not silent."""
 
     @abstractmethod
-    def lines(self) -> list[str]:
+    def lines(self) -> list[bytes]:
         """The access log so far."""
 
     def entries(self) -> list[dict[str, Any]]:
         """The access log so far, parsed."""
-        return [json.loads(line) for line in self.lines()]
+        lines = self.lines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise AssertionError(f"{error}: {lines}") from error
 
     def entry(self, seconds: float = 5.0, **members: object) -> dict[str, Any]:
         """The entry with these members, as soon as it is there."""

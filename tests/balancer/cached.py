@@ -30,9 +30,8 @@ def count(upstream: Upstream, cache_control: str, **headers: str) -> None:
 def the_service_decides_what_is_cached(balancer: Balancer, upstream: Upstream) -> None:
     """Its `Cache-Control` holds; each target has a copy of its own."""
     count(upstream, SHARED)
-    for target in ("a", "a?b", "a?c", "b"):
-        first, second = (get(balancer, CACHED + target).body for _ in range(2))
-        assert first == second == str(len(upstream.requests)).encode(), target
+    for number, target in enumerate(("a", "a?b", "a?c", "b"), 1):
+        assert [get(balancer, CACHED + target).body for _ in range(2)] == [str(number).encode()] * 2, target
     for number, forbidden in enumerate(("no-store", "private", "no-cache", "max-age=0")):
         count(upstream, forbidden)
         first, second = (get(balancer, f"{CACHED}{number}").body for _ in range(2))
@@ -139,10 +138,10 @@ def an_old_copy_is_revalidated(balancer: Balancer, upstream: Upstream) -> None:
 def large_responses_are_compressed(balancer: Balancer, upstream: Upstream) -> None:
     """JSON of more than a packet, for clients that want it; caches learn that."""
     text = b'{"a": "' + b"a" * 2_000 + b'"}'
-    upstream.reply = lambda request: response(text if request.target == "/large" else b"{}")
+    upstream.reply = lambda request: response(text if request.target == "/large" else text[-500:])
     answer = get(balancer, "/large", **{"Accept-Encoding": "gzip"})
     assert (answer.headers["content-encoding"], gzip.decompress(answer.body)) == ("gzip", text)
-    assert "accept-encoding" in answer.headers["vary"].lower()
+    assert [value.lower() for value in answer.all("vary")] == ["accept-encoding"]
     for target, wanted in (("/large", "identity"), ("/small", "gzip")):
         assert get(balancer, target, **{"Accept-Encoding": wanted}).headers["content-encoding"] is None
 

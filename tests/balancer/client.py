@@ -73,7 +73,7 @@ class Client:
         if body or method in ("POST", "PUT"):
             lines = {"Content-Length": str(len(body)), **lines}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        self.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
         return self.answer(method)
 
     def get(self, target: str, headers: Mapping[str, str] | None = None) -> Answer:

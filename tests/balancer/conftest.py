@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import WebSocketException
 
 from tests.balancer.balancer import Balancer
 from tests.balancer.nginx import NginxBalancer
@@ -16,7 +17,7 @@ from tests.projects import render
 
 KINDS: Mapping[str, type[Balancer]] = {kind.kind: kind for kind in (NginxBalancer,)}
 # What a scenario whose promise is broken ends with.
-RED = (AssertionError, OSError, HTTPException)
+RED = (AssertionError, OSError, HTTPException, WebSocketException)
 Open = Callable[..., AbstractContextManager[Balancer]]
 
 

@@ -176,7 +176,7 @@ def the_address_of_another_balancer_is_replaced_by_its_clients(balancer: Balance
 def a_request_id_that_is_unsafe_in_logs_is_replaced(balancer: Balancer, upstream: Upstream) -> None:
     """8 to 128 letters, digits, dots, hyphens and underscores, as the service checks it; a good one is kept."""
     good = ("12345678", "a-B_9.z" * 18 + "ab")
-    for sent in (*good, "1234567", "x" * 129, "with space", "a<b>c<d>e<f>", '{"a": 1, "b": 2}', "ünïcödé1", ""):
+    for sent in (*good, "1234567", "x" * 129, "with space", "a<b>c<d>e<f>", '{"a": 1, "b": 2}', "\xfcnicode1", ""):
         with Client(balancer.port) as client:
             assert client.get("/", {"X-Request-ID": sent}).status == 200
         (seen,) = upstream.last.all("x-request-id")
@@ -227,6 +227,7 @@ def the_access_log_is_json_without_query_strings(balancer: Balancer, upstream: U
     with Client(balancer.port) as client:
         client.get("/who?token=hunter2", {"traceparent": trace, "User-Agent": 'a"b\\c\x01', "Referer": "/?x=hunter2"})
         client.get("/%22%0a%ff?hunter2", {"User-Agent": "\xff", "traceparent": "\xff"})
+        client.get("/%22%5c")
         client.get("/", {"Host": "\xff"})
     with Client(balancer.port) as client:
         client.send(b'\x16\x03 \x00"\\ hunter2\r\n\r\n')
@@ -239,7 +240,7 @@ def the_access_log_is_json_without_query_strings(balancer: Balancer, upstream: U
     assert entry["request_id"] == upstream.requests[0].all("x-request-id")[0]
     assert entry["seconds"] < 10 and entry["bytes"] > 100
     assert len(balancer.entries()) >= 3
-    assert "hunter2" not in "\n".join(balancer.lines())
+    assert b"hunter2" not in b"\n".join(balancer.lines())
 
 
 # --- what a client can cost
@@ -247,7 +248,7 @@ def the_access_log_is_json_without_query_strings(balancer: Balancer, upstream: U
 
 def a_body_that_is_too_large_is_refused(balancer: Balancer, upstream: Upstream) -> None:
     """With 413, by its length or while it comes; one of the limit passes, and a path may have its own."""
-    for path, limit in (("/", LIMIT), (UPLOADS, 2 * LIMIT)):
+    for path, limit in (("/", LIMIT), (UPLOADS, 16 * LIMIT)):
         with Client(balancer.port) as client:
             assert client.request("POST", path, body=bytes(limit)).status == 200
         assert len(upstream.last.body) == limit
@@ -307,8 +308,9 @@ def a_client_may_not_have_all_connections(balancer: Balancer, upstream: Upstream
         release.set()
         answers = [client.answer() for client in clients]
     assert answers[-1].status == 200
-    (refused,) = [answer for answer in answers if answer.status != 200]
-    problem(refused, 429, "too-many-requests")
+    refused = [answer for answer in answers if answer.status != 200]
+    assert len(refused) == 1
+    problem(refused[0], 429, "too-many-requests")
 
 
 def a_slow_client_costs_the_service_nothing(balancer: Balancer, upstream: Upstream) -> None:

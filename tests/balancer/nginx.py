@@ -23,7 +23,7 @@ set_real_ip_from {outer};
 OWN = {
     "cached.conf": f"~^{CACHED} 0;\n",
     "inside.conf": f"{INSIDE} 1;\n",
-    "server-uploads.conf": f"location {UPLOADS} {{\n    client_max_body_size 2m;\n    proxy_pass http://service;\n}}\n",
+    "server-uploads.conf": f"location {UPLOADS} {{\n    client_max_body_size 16m;\n    proxy_pass http://service;\n}}\n",
 }
 # The folders for temporary files that are compiled in belong to the system's NGINX.
 PATHS = "\n".join(f"{name}_temp_path {{home}}/{name};" for name in ("client_body", "fastcgi", "proxy", "scgi", "uwsgi"))
@@ -171,6 +171,26 @@ class NginxBalancer(Balancer):
         "while_the_service_fails_an_old_copy_is_used": [
             Line(SERVICE, "proxy_cache_lock", "proxy_ignore_headers Cache-Control; proxy_cache_valid 1s;"),
         ],
+        # --- services
+        "a_websocket_stays_open_over_a_reload": [
+            Line(MAIN, "worker_shutdown_timeout", "worker_shutdown_timeout 100ms;"),
+            Line(MAPS, "GET:websocket"),
+            Line(MAPS, "websocket upgrade"),
+        ],
+        "events_come_one_by_one": [
+            Line(SERVICE, "proxy_http_version", "proxy_ignore_headers X-Accel-Buffering;"),
+        ],
+        "no_request_is_lost_if_an_instance_is_killed": [
+            Line(SERVICE, "proxy_next_upstream error", "proxy_next_upstream off;")
+        ],
+        "the_security_headers_of_the_service_are_there_once": [
+            Line(SERVICE, "proxy_http_version", "add_header Strict-Transport-Security max-age=1 always;"),
+            Line(SERVICE, "proxy_set_header X-Forwarded-Proto"),
+        ],
+        "the_service_knows_who_asked_for_what": [
+            Line(SERVICE, "proxy_set_header X-Forwarded-For"),
+            Line(SERVICE, "proxy_set_header X-Forwarded-Proto"),
+        ],
     }
     shortened: ClassVar[Mapping[str, str]] = {
         "client_body_timeout 15s;": "client_body_timeout 1s;",
@@ -221,9 +241,9 @@ class NginxBalancer(Balancer):
         # an old worker may accept connections until it gets its own signal
         self.process.wait_until(lambda: all("shutting" in title(pid) for pid in before & self.workers()), 10)
 
-    def lines(self) -> list[str]:
+    def lines(self) -> list[bytes]:
         file = self.home / "access.log"
-        return file.read_text().splitlines() if file.exists() else []
+        return file.read_bytes().splitlines() if file.exists() else []
 
 
 def title(pid: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.balancer import services
 from tests.balancer.conftest import KINDS, RED, Open
 from tests.balancer.scenarios import HASTY, SCENARIOS, Scenario
 from tests.balancer.upstream import Upstream
@@ -14,11 +15,10 @@ PLAYED = [(name, each) for name, kind in KINDS.items() for each in SCENARIOS if 
 
 def broken() -> Iterator[object]:
     """Each sabotage of each kind, with the scenario that it turns red."""
-    scenarios = {each.__name__: each for each in SCENARIOS}
     for name, kind in KINDS.items():
-        for scenario, changes in kind.sabotages.items():
-            for number, change in enumerate(changes):
-                yield pytest.param(name, scenarios[scenario], change, id=f"{name}-{scenario}-{number}")
+        for scenario in SCENARIOS:
+            for number, change in enumerate(kind.sabotages.get(scenario.__name__, ())):
+                yield pytest.param(name, scenario, change, id=f"{name}-{scenario.__name__}-{number}")
 
 
 @pytest.mark.servers
@@ -37,3 +37,10 @@ def test_it_does_not_hold_without_its_directive(
 ) -> None:
     with open_balancer(changes=(change,), hasty=scenario in HASTY) as sick, pytest.raises(RED):
         scenario(sick, upstream)
+
+
+def test_every_sabotage_is_that_of_a_scenario() -> None:
+    known = {each.__name__ for each in (*SCENARIOS, *services.SCENARIOS)}
+    for kind in KINDS.values():
+        assert {*kind.sabotages, *kind.lacks} <= known
+        assert not kind.sabotages.keys() & kind.lacks.keys()

@@ -78,7 +78,7 @@ class Upstream:
                 while (line := reader.readline()) not in (b"\r\n", b"\n", b""):
                     head.append(line)
                 try:
-                    method, target, _ = head[0].decode("latin-1").split()
+                    method, target, version = head[0].decode("latin-1").split()
                     pairs = [row.decode("latin-1").partition(":")[::2] for row in head[1:]]
                     headers = [(name.lower(), value.strip()) for name, value in pairs]
                     body = read_body(reader.read, reader.readline, dict(headers))
@@ -90,6 +90,8 @@ class Upstream:
                 if (said := self.reply(request)) is None:
                     return
                 client.sendall(said)
+                if version == "HTTP/1.0" or "close" in request.all("connection"):
+                    return
                 since = time.monotonic()
         except OSError:
             pass  # the balancer has closed the connection
