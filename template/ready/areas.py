@@ -21,7 +21,6 @@ NOT_BUILT = {
     "security.scanned": "Code, dependencies and image are scanned.",
     "delivery": "The pipeline tests and delivers a change.",
     "releases": "A bad release is rolled back.",
-    "recovery": "A recovery keeps RTO and RPO.",
 }
 RUN = "run"  # the findings about the run itself
 PROFILE = f"{RUN}.profile"

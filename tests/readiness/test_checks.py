@@ -38,12 +38,11 @@ class Case:
 NOT_BUILT = {
     "backups.restored",
     "delivery",
-    "recovery",
     "releases",
     "security.scanned",
     "usage",
 }
-AREAS = {"observability", "errors", "secrets", "caching", *(each.partition(".")[0] for each in NOT_BUILT)}
+AREAS = {"observability", "errors", "secrets", "caching", "recovery", *(each.partition(".")[0] for each in NOT_BUILT)}
 SABOTAGES: dict[str, list[Case]] = {
     "backups.rows": [
         Case(
@@ -104,6 +103,8 @@ SABOTAGES: dict[str, list[Case]] = {
             env={"OTEL_SDK_DISABLED": "true"},
         )
     ],
+    "recovery.drill": [Case("or restore it", Gone("deploy/recovery.toml"))],
+    "recovery.plan": [Case("restore it", Gone("docs/disaster-recovery.md"))],
     "scaling.alive": [Case("let /livez accept any Host", Value("state:PROBES", '{"/readyz"}'))],
     "scaling.drain": [
         Case(
@@ -189,8 +190,21 @@ FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.lease
 # Behind a balancer of their own: in test_load_balancer.py.
 BALANCED = {"scaling.balanced", "scaling.clients", "scaling.tls"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
-# What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, and name far ends.
-UNREADY = {"secrets.backend", "security.transport", "observability.traces", *BALANCED, *FAR} - LENT - {"scaling.tls"}
+# What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, name far ends and
+# contacts, and have restored a backup.
+UNREADY = (
+    {
+        "recovery.drill",
+        "recovery.plan",
+        "secrets.backend",
+        "security.transport",
+        "observability.traces",
+        *BALANCED,
+        *FAR,
+    }
+    - LENT
+    - {"scaling.tls"}
+)
 CLAIMED = {"backups.schema", "observability.traces"}  # what a local service only says of itself
 CASES = [(check, each) for check, cases in SABOTAGES.items() for each in cases]
 

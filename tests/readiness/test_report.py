@@ -73,7 +73,7 @@ def is_readable_at(prober: Prober, service: Service, columns: int, **env: str) -
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown)
     table, _, last = text[text.index("my-service 0.1.0 at") :].partition("\nnext for ")
     assert (code, max(map(len, table.splitlines())) <= columns) == (1, True), table
-    for area in ("Observability: ◐ claimed", "Performance and caching: ✗ gap", "Disaster recovery: □ not built"):
+    for area in ("Observability: ◐ claimed", "Performance and caching: ✗ gap", "Disaster recovery: ○ not applicable"):
         assert re.search(rf"^{area}", table, re.M), table
     report = json.loads(max((prober.project.root / ".ready").glob("*.json")).read_text())
     letters = re.sub(r"\s", "", table)

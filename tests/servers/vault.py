@@ -6,6 +6,7 @@ its faults meet nobody else. Time is the real one: where a lease has to end, mak
 
 import base64
 import json
+import shutil
 import ssl
 import time
 import uuid
@@ -92,6 +93,13 @@ class OpenBao(Server):
             made = self._ask("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1}).json()
             self.root, self.key = made["root_token"], made["keys_base64"][0]
         self.unseal()
+
+    def lose(self) -> None:
+        """Lose it with all its data: an empty server starts in its place, which nobody has initialised."""
+        self.kill()
+        shutil.rmtree(self.home / "data")
+        (self.home / "data").mkdir()
+        super().start()
 
     def seal(self) -> None:
         """Seal it: for all namespaces."""
