@@ -16,7 +16,6 @@ AREAS = {
 }
 # What this version of the template does not check yet; a check of that name or area, also one of yours, replaces it.
 NOT_BUILT = {
-    "backups.restored": "A backup is created and restored.",
     "usage": "A usage event arrives where usage is analysed.",
     "security.scanned": "Code, dependencies and image are scanned.",
     "delivery": "The pipeline tests and delivers a change.",

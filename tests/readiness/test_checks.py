@@ -13,7 +13,7 @@ import pytest
 
 from tests import commands, proof
 from tests.projects import ROOT, Project, Service
-from tests.readiness import test_far, test_load_balancer
+from tests.readiness import test_backups, test_far, test_load_balancer
 from tests.readiness.conftest import KEY, PACKAGE, Found, Prober, Served
 from tests.readiness.tls import proxied
 from tests.sabotage import Argument, Body, Gone, Line, Sabotage, Value
@@ -36,7 +36,6 @@ class Case:
 
 # What `make ready` may not call proven, because nothing checks it yet: the issue that builds a check removes its line.
 NOT_BUILT = {
-    "backups.restored",
     "delivery",
     "releases",
     "security.scanned",
@@ -189,11 +188,14 @@ SABOTAGES: dict[str, list[Case]] = {
 FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.leases"}
 # Behind a balancer of their own: in test_load_balancer.py.
 BALANCED = {"scaling.balanced", "scaling.clients", "scaling.tls"}
+# With a store of their own: in test_backups.py.
+STORED = {"backups.restored", "backups.stored"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 # What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, name far ends and
 # contacts, and have restored a backup.
 UNREADY = (
     {
+        "backups.stored",
         "recovery.drill",
         "recovery.plan",
         "secrets.backend",
@@ -216,10 +218,10 @@ def registered(prober: Prober) -> set[str]:
 def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prober, without_database: Project) -> None:
     found = registered(prober)
     assert all(SABOTAGES.values())
-    assert found == SABOTAGES.keys() | FAR | BALANCED
+    assert found == SABOTAGES.keys() | FAR | BALANCED | STORED
     assert {check.partition(".")[0] for check in found} | NOT_BUILT >= AREAS
     assert not found & NOT_BUILT
-    for checks, module in ((FAR, test_far), (BALANCED, test_load_balancer)):
+    for checks, module in ((FAR, test_far), (BALANCED, test_load_balancer), (STORED, test_backups)):
         assert all(hasattr(module, f"test_{check.replace('.', '_')}_turns_red") for check in checks)
     assert registered(Prober(without_database.variant(prober.project.root.parent / "without"))) == found
     for check in found:

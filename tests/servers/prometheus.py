@@ -12,9 +12,9 @@ from tests.servers.monitor import Monitor
 PACKAGE = "prometheus"
 
 
-def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run promtool; what it says of a fault is in its output."""
-    return commands.run(packages.ensure("promtool", PACKAGE), *arguments)
+def promtool(*arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run promtool; `text` is what it reads, and what it says of a fault is in its output."""
+    return commands.run(packages.ensure("promtool", PACKAGE), *arguments, text=text)
 
 
 class Prometheus(Monitor):

@@ -1,7 +1,17 @@
-"""Database backups: so far only what they need first, a database that stores rows."""
+"""Database backups: a database that stores rows, a store that has a young backup, and a backup that can be restored."""
 
-from ..engine import Claimed, Gap, NotApplicable, Probe, check
-from ..project import has_room
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from datetime import timedelta
+from typing import Any
+
+from ..engine import CannotCheck, Claimed, Gap, NotApplicable, Probe, check
+from ..project import command, has_room
+
+STORE_SECONDS = 60.0  # to read the store
+DRILL_SECONDS = 4 * 3600.0  # to restore, and to start the service
 
 WRITE_STEP = (
     'add to ready.toml, below [probe]: write = { path = "/v1/…", body = { name = "{marker}" }, '
@@ -45,6 +55,55 @@ async def rows(probe: Probe) -> str:
     if (deleted.is_success, after.status_code) != (True, 404):
         raise Gap(f"{row} still exists: DELETE returned {deleted.status_code}", f"delete {row} by hand")
     return f"a row marked {probe.marker} was written, read and deleted"
+
+
+@check("backups", seconds=STORE_SECONDS)
+async def stored(probe: Probe) -> str:
+    """The newest backup is as young as the recovery plan allows, and as large as usual."""
+    _applies()
+    found = await _backup(probe, "status")
+    newest, problems = found["newest"], found["problems"]
+    if problems:
+        raise Gap(*(part.strip() for part in problems[0].rsplit(": ", 1)))
+    age, size = timedelta(seconds=round(found["age_seconds"])), newest["size"] / 1e6
+    return f"the store has {found['backups']} backups; the newest, {newest['id']}, is {age} old and has {size:.1f} MB"
+
+
+@check("backups", effect="drill", seconds=DRILL_SECONDS)
+async def restored(probe: Probe) -> str:
+    """The newest backup is restored into a scratch database, and the service serves on it."""
+    _applies()
+    found = await _backup(probe, "drill")
+    took, limit = (timedelta(seconds=round(each["rto_seconds"])) for each in (found, found["targets"]))
+    seen = f"{found['backup']}, {found['rows']} rows, was restored, and the service served on it in {took}"
+    if not found["passed"]:
+        raise Gap(f"{seen}: RTO ({limit}) or RPO is missed", "see dr/evidence for the slowest phase")
+    return seen
+
+
+async def _backup(probe: Probe, name: str) -> dict[str, Any]:
+    """Run the service's own command `backup`, and read what it prints."""
+    arguments = [sys.executable, "-c", command(), "backup", name, "--json"]
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=PIPE, stderr=PIPE)
+    try:
+        printed, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    lines = said.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else f"`backup {name}` exited with {process.returncode} and said nothing"
+    if "BACKUP_URL: set" in last and not probe.production:
+        raise NotApplicable("because only production needs backups, and BACKUP_URL is not set")
+    if process.returncode not in (0, 1):
+        raise Gap(last, "set what it names, where `ready` runs: docs/backups.md")
+    if not printed.strip():
+        raise Gap(last, f"do what the line says, then try `backup {name}`")
+    try:
+        found: dict[str, Any] = json.loads(printed)
+    except ValueError:
+        raise CannotCheck(f"`backup {name} --json` printed no JSON", "restore ops/backup as it was") from None
+    return found
 
 
 def _applies() -> None:

@@ -145,9 +145,10 @@ def status_(
                 print(f"newest      {seen.newest.id}, {age} old, {seen.newest.size / 1e6:.1f} MB")
             if seen.drill:
                 print(f"last drill  {seen.drill.started:%Y-%m-%d}, RTO {_seconds(seen.drill.rto_seconds)}")
-        for problem in seen.problems:
+        problems = seen.problems + seen.drills
+        for problem in problems:
             print(f"backup: {problem}", file=sys.stderr)
-        if seen.problems and not prometheus:
+        if problems and not prometheus:
             raise SystemExit(1)
 
 

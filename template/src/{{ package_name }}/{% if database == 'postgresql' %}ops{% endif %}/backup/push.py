@@ -1,5 +1,7 @@
 """Sends the metrics of `status` to the collector: a command ends before anybody could scrape it."""
 
+import logging
+
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
@@ -22,6 +24,7 @@ def push(settings: Settings, metrics: dict[str, float], service: str) -> None:
     """
     if not settings.sends("metrics"):
         return
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # the one line below says it
     reader = InMemoryMetricReader()
     name = settings.otel_service_name or service
     resource = Resource.create({"service.name": name, "deployment.environment.name": settings.environment})

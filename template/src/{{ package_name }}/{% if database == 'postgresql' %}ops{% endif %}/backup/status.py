@@ -37,7 +37,8 @@ class Status(BaseModel):
     backups: int
     drill: Evidence | None
     schedule: str
-    problems: list[str]
+    problems: list[str]  # of backups
+    drills: list[str]  # problems of drills
     metrics: dict[str, float]
 
 
@@ -60,7 +61,8 @@ def status(store: Store, plan: Plan, now: datetime | None = None) -> Status:
         backups=len(ids),
         drill=drill,
         schedule=plan.schedule,
-        problems=list(_problems(newest, typical, drill, plan, now)),
+        problems=list(_problems(newest, typical, plan, now)),
+        drills=list(_drills(drill, plan, now)),
         metrics=metrics,
     )
 
@@ -76,15 +78,16 @@ def _newest_drill(store: Store, names: list[str]) -> Evidence | None:
             return None
 
 
-def _problems(
-    newest: manifests.Manifest | None, typical: float, drill: Evidence | None, plan: Plan, now: datetime
-) -> Iterator[str]:
+def _problems(newest: manifests.Manifest | None, typical: float, plan: Plan, now: datetime) -> Iterator[str]:
     if not newest:
         yield "there is no backup: type `backup create`"
     elif (age := now - newest.snapshot) > plan.backups.rpo:
         yield f"the newest backup is {_text(age)} old, the limit is {plan.backups.rpo}: type `backup create`"
     if newest and newest.size < SHRUNK * typical:
         yield f"the newest backup has {newest.size} bytes, usual are {typical:.0f}: check which data is gone"
+
+
+def _drills(drill: Evidence | None, plan: Plan, now: datetime) -> Iterator[str]:
     if not drill:
         yield "there was no drill: type `backup drill`"
     elif (age := now - drill.started) > plan.backups.drill:
