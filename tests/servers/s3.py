@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers import wheels
-from tests.servers.process import free_port
+from tests.servers.process import ServerError, free_port
 from tests.servers.proxy import Proxy
 from tests.servers.server import Server
 from tests.servers.vault import certificate
 
 REGION = "eu-central-1"
+VOLUME_MB = 128
 # Who may do what: https://github.com/seaweedfs/seaweedfs/wiki/Amazon-S3-API
 ACTIONS = {
     "admin": ["Admin"],
@@ -43,7 +44,7 @@ class SeaweedFS(Server):
     """One server; what it has stored outlives a restart. On `tls_port` it speaks HTTPS, with a certificate of `ca`.
 
     Args:
-        volumes: Of 256 MB each: when they are full, so is the server.
+        volumes: Of `VOLUME_MB` each: when they are full, so is the server.
     """
 
     name = "SeaweedFS"
@@ -51,7 +52,7 @@ class SeaweedFS(Server):
 
     def __init__(self, volumes: int = 1000) -> None:
         super().__init__()
-        self._volumes = volumes
+        self.volumes = volumes
         (self.home / "data").mkdir()
         self.keys = {who: (f"AKIA{who.upper()}", uuid.uuid4().hex) for who in ACTIONS}
         (self.home / "s3.json").write_text(json.dumps({"identities": [self._identity(who) for who in ACTIONS]}))
@@ -70,8 +71,8 @@ class SeaweedFS(Server):
             "dir": self.home / "data",
             "ip": "127.0.0.1",
             "master.electionTimeout": "1s",
-            "master.volumeSizeLimitMB": 256,
-            "volume.max": self._volumes,
+            "master.volumeSizeLimitMB": VOLUME_MB,
+            "volume.max": self.volumes,
             "volume.preStopSeconds": 0,
             "filer.localSocket": self.home / "filer.sock",
             "s3.cert.file": self._certificate[0],
@@ -178,3 +179,12 @@ class Bucket:
     def uploads(self) -> list[str]:
         """The keys of uploads that are neither complete nor aborted."""
         return [each["Key"] for each in self.client().list_multipart_uploads(Bucket=self.name).get("Uploads", [])]
+
+    def fill(self) -> None:
+        """Write until the server has no room left, and refuses."""
+        from botocore.exceptions import ClientError
+
+        with suppress(ClientError):
+            for number in range(4 * self.server.volumes):
+                self.client().put_object(Bucket=self.name, Key=f"filled/{number}", Body=bytes(VOLUME_MB << 20))
+            raise ServerError(f"{self.server.name} is never full")
