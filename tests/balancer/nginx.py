@@ -137,6 +137,7 @@ class NginxBalancer(Balancer):
             Line(PROBLEM, "default_type"),
             Line(PROBLEMS, "error_page 404 413", "error_page 404 @problem;"),
         ],
+        "no_request_is_lost_by_reloads": [Line(MAIN, "keepalive_min_timeout")],
         "no_request_meets_a_connection_that_is_being_closed": [Line(MAIN, "keepalive_timeout")],
         "requests_are_spread_over_the_instances": [Line(MAIN, "zone service", "hash $host;")],
         "what_may_have_been_executed_is_repeated_only_if_that_is_harmless": [

@@ -1,9 +1,11 @@
 """What every balancer does with the instances of the service: retries, times, idle connections, reloads."""
 
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from http.client import HTTPException
 
 from tests.balancer.balancer import HOST, UPLOADS, Balancer
 from tests.balancer.client import Client
@@ -172,6 +174,45 @@ def an_upload_survives_a_reload(balancer: Balancer, upstream: Upstream) -> None:
     assert upstream.last.body == b"1234567890"
 
 
+def no_request_is_lost_by_reloads(balancer: Balancer, upstream: Upstream) -> None:
+    """Clients that never retry, and connect again only if they were told to."""
+    lost: list[str] = []
+    done, counts = threading.Event(), [0] * 6
+
+    def load(number: int) -> None:
+        client: Client | None = None
+        while not done.is_set():
+            method = ("GET", "POST")[counts[number] % 2]
+            client = client or Client(balancer.port, source=f"127.0.0.{40 + number}")
+            try:
+                answer = client.request(method, "/", body=b"x" * (method == "POST"))
+            except (OSError, HTTPException) as error:
+                lost.append(f"{method}: {error!r}")
+                return
+            if answer.status != 200:
+                lost.append(f"{method}: {answer.status}")
+            if answer.headers["connection"] == "close":
+                client.socket.close()
+                client = None
+            counts[number] += 1
+            time.sleep(0.025)  # below the limit of a client
+        if client:
+            client.socket.close()
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(len(counts))]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        time.sleep(0.4)
+        balancer.reload()
+    time.sleep(0.4)
+    done.set()
+    for thread in threads:
+        thread.join(15)
+    assert lost == []
+    assert min(counts) > 10
+
+
 PEERS = [
     an_error_of_the_service_reaches_the_client_as_it_is,
     an_idle_connection_survives_a_reload,
@@ -182,6 +223,7 @@ PEERS = [
     an_upload_survives_a_reload,
     connections_to_the_service_are_used_again,
     if_all_instances_are_down_the_client_gets_a_problem,
+    no_request_is_lost_by_reloads,
     no_request_meets_a_connection_that_is_being_closed,
     requests_are_spread_over_the_instances,
     what_may_have_been_executed_is_repeated_only_if_that_is_harmless,
