@@ -46,9 +46,10 @@ class Host(Postgres):
 
     name = "PostgreSQL with pgBackRest"
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, **env: str) -> None:
         super().__init__()
         self.project = project
+        self._env = env
         self.program = packages.ensure("pgbackrest", "pgbackrest")
         for folder in ("etc/conf.d", "repository", "spool", "conf.d", "lock"):
             (self.home / folder).mkdir(parents=True)
@@ -70,6 +71,7 @@ class Host(Postgres):
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
             "PGUSER": "postgres",
+            **self._env,
         }
 
     def here(self, text: str) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from tests.backup.archive import ARCHIVE, CONF, DOC, EXAMPLE, Host, PostgresExpo
 from tests.projects import Edit, Project, render
 from tests.sabotage import Line, Sabotage
 from tests.servers import packages
+from tests.servers.process import reachable
+from tests.servers.s3 import REGION, Bucket
 
 pytestmark = pytest.mark.servers
 SLUG = "my-service"
@@ -26,24 +30,17 @@ def silver(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(render(template, tmp_path_factory.mktemp("silver") / "service", recovery_tier="silver"))
 
 
-@contextmanager
-def host(project: Project) -> Iterator[Host]:
-    """A new host whose server runs and archives nothing."""
-    with Host(project) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def archiving(silver: Project) -> Iterator[Host]:
     """A host that was set up as documented, for the tests that leave it as it was."""
-    with host(silver) as made:
+    with Host(silver) as made:
         made.set_up()
         yield made
 
 
-def recovers(project: Project) -> list[str]:
+def recovers(project: Project, **env: str) -> list[str]:
     """What is there after a restore, of a row before the target and one after it."""
-    with host(project) as made:
+    with Host(project, **env) as made:
         made.set_up()
         assert made.value("SELECT failed_count FROM pg_stat_archiver") == 0  # the stanza came first
         made.ask("CREATE TABLE events (name text)")
@@ -62,6 +59,35 @@ def recovers(project: Project) -> list[str]:
 
 def test_the_row_before_the_target_is_there_and_the_row_after_it_is_not(silver: Project) -> None:
     assert recovers(silver) == ["before"]
+
+
+@pytest.mark.wide
+def test_the_repository_may_be_a_bucket(silver: Project, bucket: Bucket, tmp_path: Path) -> None:
+    """With the lines that the configuration has for it, and the kit's address and keys instead of a cloud's."""
+    key, secret = bucket.server.keys["writer"]
+    chosen = [
+        Line(CONF, "repo1-type=posix"),
+        Line(CONF, "repo1-path=/var/lib/pgbackrest"),
+        Line(CONF, "#repo1-type=s3", "repo1-type=s3"),
+        Line(CONF, "#repo1-path=", f"repo1-path=/{SLUG}"),
+        Line(CONF, "#repo1-s3-bucket=", f"repo1-s3-bucket={bucket.name}"),
+        Line(CONF, "#repo1-s3-endpoint=", "repo1-s3-endpoint=localhost"),
+        Line(CONF, "#repo1-s3-region=", f"repo1-s3-region={REGION}"),
+    ]
+    env = {
+        "S3_KEY": key,
+        "S3_KEY_SECRET": secret,
+        "S3_URI_STYLE": "path",
+        "STORAGE_PORT": str(bucket.server.tls_port),
+    }
+    in_bucket = silver.variant(tmp_path / "in_bucket", *chosen)
+    with tempfile.TemporaryDirectory(dir=reachable()) as folder:  # the server's user has to read it
+        Path(folder).chmod(0o755)
+        env["STORAGE_CA_FILE"] = str(shutil.copy(bucket.server.ca, folder))
+        assert recovers(in_bucket, **{f"PGBACKREST_REPO1_{name}": value for name, value in env.items()}) == ["before"]
+    kept = bucket.keys()
+    assert any(name.startswith(f"{SLUG}/archive/") for name in kept)
+    assert any(name.startswith(f"{SLUG}/backup/") for name in kept)
 
 
 @pytest.mark.sabotage
@@ -86,7 +112,7 @@ def test_a_restore_without_a_target_fails_the_proof(silver: Project, tmp_path: P
 
 @pytest.mark.sabotage
 def test_an_archive_that_begins_before_its_stanza_fails_the_proof(silver: Project) -> None:
-    with host(silver) as made:
+    with Host(silver) as made:
         with pytest.raises(AssertionError, match="unable to load info file"):
             made.set_up((3, 5, 4))
         made.ask("SELECT pg_switch_wal()")
@@ -207,16 +233,14 @@ def kept_after(made: Host, days: int) -> int:
     return sum(copy["type"] == "full" for copy in info[0]["backup"])
 
 
-def retained(project: Project) -> tuple[int, int]:
+def retained(made: Host) -> tuple[int, int]:
     """Of two full copies, how many are left after 12 days and after 16."""
-    with host(project) as made:
-        made.set_up()
-        made.type(line_of(project, "--type=full"))
-        return kept_after(made, 12), kept_after(made, 16)
+    made.type(line_of(made.project, "--type=full"))
+    return kept_after(made, 12), kept_after(made, 16)
 
 
-def test_a_copy_is_deleted_after_two_weeks_if_there_is_a_newer_one(silver: Project) -> None:
-    assert retained(silver) == (2, 1)
+def test_a_copy_is_deleted_after_two_weeks_if_there_is_a_newer_one(archiving: Host) -> None:
+    assert retained(archiving) == (2, 1)
 
 
 @pytest.mark.sabotage
@@ -226,4 +250,6 @@ def test_a_copy_is_deleted_after_two_weeks_if_there_is_a_newer_one(silver: Proje
     ids=["a day", "for ever", "long"],
 )
 def test_another_retention_fails_the_proof(silver: Project, tmp_path: Path, days: str, left: tuple[int, int]) -> None:
-    assert retained(silver.variant(tmp_path / "sick", Line(CONF, "repo1-retention-full=", days))) == left
+    with Host(silver.variant(tmp_path / "sick", Line(CONF, "repo1-retention-full=", days))) as made:
+        made.set_up()
+        assert retained(made) == left
