@@ -5,19 +5,21 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
+from ...platform.db.engine import CONNECT
 from .errors import BackupError
+from .watch import watched
 
 # The first versions without CVE-2026-18408: pg_dump let a hostile source put commands into the dump.
 # https://www.postgresql.org/support/security/
 OLDEST = {15: 19, 16: 15, 17: 11, 18: 6}
-STALLED_SECONDS = 900  # without progress of pg_dump
 POLL_SECONDS = 0.2
 
 
@@ -35,49 +37,42 @@ class Clients:
             program: `pg_dump` or `pg_restore`.
             url: The database; the password goes through the environment, where other users cannot read it.
             arguments: Options of the program.
-            progress: Called several times per second; the program is ended if the value stops changing.
+            progress: Called several times per second.
 
         Raises:
-            BackupError: It failed, or made no progress for 15 minutes.
+            BackupError: It failed, or the database does not respond any more.
         """
         env = {**os.environ, "LC_ALL": "C"}
-        target = []
+        target, options = [], {}
         if url is not None:
-            from psycopg.conninfo import make_conninfo
-
-            options = url.get_dialect()().create_connect_args(url)[1]
-            env["PGPASSWORD"] = str(options.pop("password", ""))
-            target = [f"--dbname={make_conninfo(**options)}"]
+            options = {**url.get_dialect()().create_connect_args(url)[1], **CONNECT}
+            env["PGPASSWORD"] = str(options.get("password", ""))
+            target = [f"--dbname={make_conninfo(**{**options, 'password': None})}"]
         with tempfile.TemporaryFile("w+", errors="replace") as said:
             command = [str(self.folder / program), *target, "--no-password", *arguments]
             process = subprocess.Popen(  # noqa: S603 our own arguments
                 command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
             )
             try:
-                _wait(process, program, progress)
+                with watched(options, process.kill) if options else nullcontext():
+                    _wait(process, progress)
+                    if process.returncode:
+                        said.seek(0)
+                        raise BackupError(_explain(program, said.read()))
             finally:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-            if process.returncode:
-                said.seek(0)
-                raise BackupError(_explain(program, said.read()))
 
 
-def _wait(process: subprocess.Popen[bytes], program: str, progress: Callable[[], object] | None) -> None:
-    seen, since = None, time.monotonic()
+def _wait(process: subprocess.Popen[bytes], progress: Callable[[], object] | None) -> None:
     while True:
         try:
             process.wait(POLL_SECONDS if progress else None)
             return
         except subprocess.TimeoutExpired:
-            now = progress() if progress else None
-            if now != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() > since + STALLED_SECONDS:
-                raise BackupError(
-                    f"{program} made no progress for {STALLED_SECONDS // 60} minutes: is the database hung?"
-                ) from None
+            if progress:
+                progress()
 
 
 def _explain(program: str, text: str) -> str:
@@ -93,6 +88,8 @@ def _explain(program: str, text: str) -> str:
         advice = ": a migration holds a lock; try again when it is done"
     elif found := re.search(r'extension "([^"]+)" is not available', text):
         advice = f": install the extension {found[1]} on the server"
+    elif found := re.search(r'role "([^"]+)" does not exist', text):
+        advice = f": type `make roles` for any database of this server, or CREATE ROLE {found[1]}"
     elif "permission denied" in text:
         advice = ": type `make roles`, so that the role of the backup may read everything"
     return f"{program}: {said}{advice}"

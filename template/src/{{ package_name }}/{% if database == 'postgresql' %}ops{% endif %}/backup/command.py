@@ -15,6 +15,8 @@ from . import plan as plans
 from .context import context
 from .create import create
 from .drill import drill
+from .errors import BackupError
+from .manifest import Manifest
 from .prune import prune
 from .restore import new_name, notes, restore, verify
 from .status import exposition, status
@@ -45,17 +47,18 @@ def create_(as_json: Json = False) -> None:
 def list_(as_json: Json = False) -> None:
     """List the backups, the oldest first."""
     with context() as used:
-        found = manifests.every(used.store)
+        found, wrong = [], []
+        for backup in manifests.ids(used.store.names()):
+            try:
+                found.append(manifests.read(used.store, backup))
+            except BackupError as error:
+                wrong.append(str(error))
         if as_json:
             print(json.dumps([each.model_dump(mode="json") for each in found]))
-            return
-        table = Table("id", "age", "size", "rows", "encrypted", "schema", box=None)
-        for each in found:
-            age = _seconds((datetime.now(UTC) - each.snapshot).total_seconds())
-            rows = sum(each.tables.values())
-            encrypted = "yes" if each.encrypted else "no"
-            table.add_row(each.id, age, f"{each.size / 1e6:.1f} MB", str(rows), encrypted, ", ".join(each.heads))
-        Console(width=None if sys.stdout.isatty() else 200).print(table if found else "no backups yet")
+        else:
+            Console(width=None if sys.stdout.isatty() else 200).print(_table(found) if found else "no backups yet")
+        if wrong:
+            raise BackupError("; ".join(wrong))
 
 
 @app.command("verify")
@@ -150,6 +153,16 @@ def status_(
             print(f"backup: {problem}", file=sys.stderr)
         if problems and not prometheus:
             raise SystemExit(1)
+
+
+def _table(found: list[Manifest]) -> Table:
+    table = Table("id", "age", "size", "rows", "encrypted", "schema", box=None)
+    for each in found:
+        age = _seconds((datetime.now(UTC) - each.snapshot).total_seconds())
+        rows = sum(each.tables.values())
+        encrypted = "yes" if each.encrypted else "no"
+        table.add_row(each.id, age, f"{each.size / 1e6:.1f} MB", str(rows), encrypted, ", ".join(each.heads))
+    return table
 
 
 def _asked(live: str) -> str | None:

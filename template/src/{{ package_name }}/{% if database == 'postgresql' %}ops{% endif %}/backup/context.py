@@ -56,7 +56,10 @@ class Context:
 
     def find(self, backup: str | None) -> Manifest:
         """Read the manifest of a backup of this database, or of the newest one."""
-        found = manifests.read(self.store, backup or manifests.newest(self.store))
+        backup = backup or manifests.newest(self.store)
+        if backup not in manifests.ids(self.store.names()):
+            raise BackupError(f"there is no backup {backup}: type `backup list`")
+        found = manifests.read(self.store, backup)
         if found.kind != self.database.kind:
             raise BackupError(f"{found.id} is a backup of {found.kind}: set DATABASE_URL to such a database")
         return found

@@ -28,6 +28,9 @@ class Database(Protocol):
     def restore(self, folder: Path, manifest: Manifest, name: str, report: Report) -> None:
         """Restore a dump into a new database."""
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a database of that name."""
+
     def facts(self, name: str) -> Facts:
         """Read what a restored database contains."""
 
@@ -36,6 +39,9 @@ class Database(Protocol):
 
     def drop(self, name: str) -> None:
         """Drop a database that this run has created."""
+
+    def rename(self, name: str, new: str) -> None:
+        """Rename a restored database."""
 
     def swap(self, restored: str, old: str) -> None:
         """Rename the live database to `old`, and the restored one to the live one."""

@@ -1,5 +1,7 @@
 """What a PostgreSQL database contains: rows, sequences, collations, in the snapshot that `pg_dump` uses, too."""
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,9 +15,11 @@ from sqlalchemy import URL
 from ...platform.db.engine import CONNECT
 from .errors import BackupError
 from .manifest import Facts, Sequence
+from .watch import watched
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
+LOCK_SECONDS = 60  # to wait for a table that a migration has locked
 LOCK = 6049340  # the advisory lock of `create`; 6049338 is the one of roles.sql
 LARGE_OBJECTS = "large objects"
 # Rows that belong to an extension are made by CREATE EXTENSION.
@@ -26,14 +30,16 @@ AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND o
 ORDER BY 1, 2"""
 # Sequences, and the columns that they fill: those of `serial` and `GENERATED … AS IDENTITY`.
 _SEQUENCES: LiteralString = """
-SELECT s.schemaname, s.sequencename, s.last_value, s.increment_by > 0, nspname, t.relname, attname
+SELECT s.schemaname, s.sequencename, s.last_value, s.increment_by > 0, n.nspname, t.relname, attname
 FROM pg_sequences s
-JOIN pg_class c ON c.relname = s.sequencename AND c.relnamespace = s.schemaname::regnamespace
+JOIN pg_namespace o ON o.nspname = s.schemaname
+JOIN pg_class c ON c.relname = s.sequencename AND c.relnamespace = o.oid
 LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
     AND d.refobjsubid > 0
 LEFT JOIN pg_class t ON t.oid = d.refobjid
 LEFT JOIN pg_namespace n ON n.oid = t.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+    AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
 WHERE s.schemaname !~ '^pg_' ORDER BY 1, 2"""
 _COLLATIONS: LiteralString = """
 SELECT collname, collversion FROM pg_collation
@@ -43,16 +49,22 @@ UNION SELECT 'default', datcollversion FROM pg_database WHERE datname = current_
 
 @contextmanager
 def connect(url: URL) -> Iterator[Connection]:
-    """Open a connection whose statements may take long; it commits each of them.
+    """Open a connection whose statements may take long, as long as the server lives; it commits each of them.
 
     Raises:
         BackupError: The database refuses, does not respond, or rejects a statement.
     """
-    options = url.get_dialect()().create_connect_args(url)[1]
+    options = {**url.get_dialect()().create_connect_args(url)[1], **CONNECT}
     try:
-        with psycopg.connect(**{**options, **CONNECT}, autocommit=True, row_factory=tuple_row) as connection:
+        with (
+            psycopg.connect(**options, autocommit=True, row_factory=tuple_row) as connection,
+            watched(options, lambda: _shut(connection)),
+        ):
+            if connection.info.backend_pid != _one(connection, sql.SQL("SELECT pg_backend_pid()")):
+                raise BackupError("this is the URL of a pooler: set BACKUP_DATABASE_URL to the one of the database")
             # a hidden row would be missing in the counts, too: an error instead
             connection.execute("SET row_security = off")
+            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
             connection.execute("SET statement_timeout = 0")
             connection.execute("SET idle_in_transaction_session_timeout = 0")
             yield connection
@@ -60,11 +72,21 @@ def connect(url: URL) -> Iterator[Connection]:
         raise BackupError(explain(error)) from None
 
 
+def _shut(connection: Connection) -> None:
+    with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
 def explain(error: psycopg.Error) -> str:
     """What the server says, in one line, and what to do; it contains no secret."""
-    text = (error.diag.message_primary or str(error).strip().splitlines()[0]).rpartition("FATAL:")[2].strip()
+    said = error.diag.message_primary or str(error).partition("\n")[0]
+    text = said.rpartition("FATAL:")[2].strip()
+    if not error.sqlstate:  # no server has said it
+        return f"no connection to the database: {text}; check the server and its URL"
     advice = {
         "42501": "; type `make roles`, or set BACKUP_ADMIN_URL to a role that may do this",
+        "42P01": "; a migration runs: try again when it is done",
+        "55P03": "; a migration runs: try again when it is done",
         "3D000": "; check the name in the URL",
     }
     if "row-level security" in text:
@@ -89,8 +111,13 @@ def snapshot(connection: Connection) -> Iterator[str]:
     """
     if not _one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(LOCK)):
         raise BackupError("another backup of this database is running: wait for it, or end it")
+    tables = [sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in connection.execute(_TABLES)]
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        # Before the snapshot: a table that is rewritten after it is empty in it, and nobody would notice.
+        # https://www.postgresql.org/docs/current/mvcc-caveats.html
+        if tables:
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables)))
         yield str(_one(connection, sql.SQL("SELECT pg_export_snapshot()")))
 
 

@@ -1,11 +1,12 @@
 """The manifest: what a backup contains, written after everything else. An object without one is no backup."""
 
+import hashlib
 import json
 import re
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -81,10 +82,16 @@ def read(store: Store, backup: str) -> Manifest:
     with store.read(f"{backup}/{MANIFEST}") as source:
         text = source.read(MAX_MANIFEST_BYTES)
     try:
-        manifest = Manifest.model_validate_json(text)
+        found = json.loads(text)
+        whole = found.pop("digest") == _digest(found)
+        manifest = Manifest.model_validate(found) if whole else None
     except ValidationError as error:
-        where = ".".join(map(str, error.errors(include_input=False)[0]["loc"])) or "it is no JSON"
-        raise BackupError(f"{backup}/{MANIFEST} is damaged, or of a newer version ({where})") from None
+        where = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        raise BackupError(f"{backup}/{MANIFEST} is of a newer version of this command ({where}): update it") from None
+    except (ValueError, AttributeError, KeyError, TypeError):  # no JSON, or other JSON
+        manifest = None
+    if not manifest:
+        raise BackupError(f"{backup}/{MANIFEST} is damaged: choose another backup, from `backup list`")
     if manifest.id != backup:
         raise BackupError(f"{backup}/{MANIFEST} belongs to {manifest.id}: somebody has moved it")
     return manifest
@@ -94,11 +101,6 @@ def ids(names: Iterable[str]) -> list[str]:
     """Return the ids of all backups among the names of a store, the oldest first: those that have a manifest."""
     parts = (name.split("/") for name in names)
     return sorted(p[0] for p in parts if len(p) == 2 and p[1] == MANIFEST and IDS.fullmatch(p[0]))
-
-
-def every(store: Store) -> list[Manifest]:
-    """Read all manifests, the oldest first."""
-    return [read(store, backup) for backup in ids(store.names())]
 
 
 def newest(store: Store) -> str:
@@ -113,5 +115,10 @@ def newest(store: Store) -> str:
 
 
 def dumps(value: BaseModel) -> bytes:
-    """Write JSON for people and machines."""
-    return json.dumps(value.model_dump(mode="json"), indent=1).encode() + b"\n"
+    """Write JSON for people and machines, with a digest: a flipped bit is noticed."""
+    found = value.model_dump(mode="json")
+    return json.dumps({**found, "digest": _digest(found)}, indent=1).encode() + b"\n"
+
+
+def _digest(found: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

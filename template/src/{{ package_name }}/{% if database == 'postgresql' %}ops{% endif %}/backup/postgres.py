@@ -1,7 +1,9 @@
 """PostgreSQL: `pg_dump` and `pg_restore` do the work, with several connections."""
 
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
@@ -14,6 +16,7 @@ from .settings import Settings
 
 DUMP = "dump"  # the folder in the archive, with the format `directory` of pg_dump
 MAINTENANCE = "postgres"  # the database to connect to while others are created and renamed
+SWAP_ATTEMPTS = 5
 LOCALE = ("ENCODING", "LC_COLLATE", "LC_CTYPE", "LOCALE_PROVIDER", "ICU_LOCALE", "BUILTIN_LOCALE")
 
 
@@ -53,7 +56,7 @@ class Postgres:
                         f"--snapshot={snapshot}",
                         "--compress=1",
                         "--no-sync",  # the store syncs what it keeps
-                        "--lock-wait-timeout=60s",
+                        f"--lock-wait-timeout={facts.LOCK_SECONDS}s",
                         progress=lambda: seen(_size(folder)),
                     )
         return found
@@ -71,24 +74,23 @@ class Postgres:
         """Restore a dump into a new database, up to the first error.
 
         Raises:
-            BackupError: The database exists, or a statement failed: then the new database is gone again.
+            BackupError: A statement failed: then the new database is gone again.
         """
         with connect(self._admin.set(database=MAINTENANCE)) as connection:
             programs = clients.find(facts.version(connection), self._settings.backup_pg_bin)
-            if _exists(connection, name):
-                raise BackupError(f"the database {name} exists: choose another name by --database, or drop it yourself")
             _create(connection, name, manifest)
         try:
             options = ("--exit-on-error", "--no-owner", "--no-acl", f"--jobs={self._settings.backup_jobs}")
             with report.step("restore"):
                 programs.run("pg_restore", self.url(name), *options, str(folder / DUMP))
+            with report.step("roles and statistics"), connect(self.url(name)) as connection:
+                if manifest.roles:
+                    connection.execute(self._roles())
+                connection.execute("ANALYZE")
         except BaseException:
-            self.drop(name)
+            with suppress(BackupError):  # the first error says more
+                self.drop(name)
             raise
-        with report.step("roles and statistics"), connect(self.url(name)) as connection:
-            if manifest.roles:
-                connection.execute(self._roles())
-            connection.execute("ANALYZE")
 
     def _roles(self) -> bytes:
         """What `make roles` does: owner and rights of every table."""
@@ -97,6 +99,11 @@ class Postgres:
         except OSError:
             file = self._settings.roles_file
             raise BackupError(f"no file {file}: run this in the project's folder, or set ROLES_FILE") from None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a database of that name."""
+        with connect(self._admin.set(database=MAINTENANCE)) as connection:
+            return _exists(connection, name)
 
     def facts(self, name: str) -> Facts:
         """Read what a restored database contains."""
@@ -112,28 +119,34 @@ class Postgres:
         with connect(self._admin.set(database=MAINTENANCE)) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def rename(self, name: str, new: str) -> None:
+        """Rename a restored database."""
+        with connect(self._admin.set(database=MAINTENANCE)) as connection:
+            _rename(connection, name, new)
+
     def swap(self, restored: str, old: str) -> None:
         """Rename the live database to `old`, and the restored one to the live one: both or none.
 
-        Connections to the live one are closed. Requests fail until the service has connected again, for some seconds.
+        Connections to both are closed. Requests fail until the service has connected again, for some seconds.
 
         Raises:
-            BackupError: A database is missing, or the role does not own it.
+            BackupError: A database is missing or in use, or the role does not own it.
         """
         with connect(self._admin.set(database=MAINTENANCE)) as connection:
             if not _exists(connection, restored):
-                raise BackupError(f"there is no database {restored}")
-            live = _exists(connection, self.name)
-            try:
-                if live:
-                    _close(connection, self.name)
-                with connection.transaction():
-                    if live:
-                        _rename(connection, self.name, old)
-                    _rename(connection, restored, self.name)
-            finally:
-                for name in filter(lambda each: _exists(connection, each), (self.name, old)):
-                    _allow(connection, name, connections=True)
+                raise BackupError(f"there is no database {restored}: its name is what `backup restore` has printed")
+            for left in reversed(range(SWAP_ATTEMPTS)):
+                _close(connection, self.name, restored)
+                try:
+                    # locks the name, so that nobody connects, and waits for the connections that are being closed
+                    with connection.transaction():
+                        if _exists(connection, self.name):
+                            _rename(connection, self.name, old)
+                        _rename(connection, restored, self.name)
+                    return
+                except psycopg.errors.ObjectInUse:  # somebody was faster than the lock
+                    if not left:
+                        raise
 
 
 def _size(folder: Path) -> int:
@@ -152,14 +165,9 @@ def _exists(connection: Connection, name: str) -> bool:
     return connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is not None
 
 
-def _close(connection: Connection, name: str) -> None:
-    _allow(connection, name, connections=False)
-    connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
-
-
-def _allow(connection: Connection, name: str, *, connections: bool) -> None:
-    statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-    connection.execute(statement.format(sql.Identifier(name), sql.Literal(connections)))
+def _close(connection: Connection, *names: str) -> None:
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)"
+    connection.execute(query, [list(names)])
 
 
 def _rename(connection: Connection, name: str, new: str) -> None:

@@ -17,6 +17,7 @@ from .workspace import workspace
 
 VERIFIED = "verified.json"  # beside the manifest: when the backup was last decrypted and decoded
 NAME_LENGTH = 63  # of an identifier of PostgreSQL
+UNFINISHED = "_unfinished"  # the end of the name until rows are compared; also what a killed run has left
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def verify(database: Database, store: Store, manifest: Manifest, settings: Setti
 def restore(
     database: Database, store: Store, manifest: Manifest, name: str, settings: Settings, report: Report, command: str
 ) -> Facts:
-    """Restore a backup into a new database, and compare that with the manifest.
+    """Restore a backup into a new database, and compare that with the manifest; only then it gets its name.
 
     Returns:
         What the new database contains.
@@ -80,12 +81,16 @@ def restore(
     Raises:
         BackupError: It failed, or the new database is not what the manifest says: then it stays for inspection.
     """
+    if database.exists(name):
+        raise BackupError(f"the database {name} exists: choose another name by --database, or drop it yourself")
+    unfinished = name[: NAME_LENGTH - len(UNFINISHED)] + UNFINISHED
     with opened(store, manifest, settings, command, report) as folder:
-        database.restore(folder, manifest, name, report)
+        database.restore(folder, manifest, unfinished, report)
     with report.step("compare"):
-        found = database.facts(name)
+        found = database.facts(unfinished)
     if wrong := list(differences(manifest, found)):
-        raise BackupError(f"the database {name} is not what the backup says: {'; '.join(wrong[:5])}")
+        raise BackupError(f"the database {unfinished} is not what the backup says: {'; '.join(wrong[:5])}")
+    database.rename(unfinished, name)
     return found
 
 

@@ -1,5 +1,6 @@
 """SQLite: its own backup interface makes a consistent copy while the service writes."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -54,10 +55,8 @@ class Sqlite:
         """Make a dump a database file of that name, beside the live one.
 
         Raises:
-            BackupError: It exists.
+            BackupError: It cannot be written.
         """
-        if self._path(name).exists():
-            raise BackupError(f"{self._path(name)} exists: choose another name by --database, or remove it yourself")
         with (
             report.step("restore"),
             _open(folder / COPY, "ro") as source,
@@ -78,20 +77,28 @@ class Sqlite:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._path(name)}{suffix}").unlink(missing_ok=True)
 
+    def rename(self, name: str, new: str) -> None:
+        """Rename a restored database."""
+        self._path(name).rename(self._path(new))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a database of that name."""
+        return self._path(name).exists()
+
     def swap(self, restored: str, old: str) -> None:
-        """Rename the live file to `old`, and the restored one to the live one.
+        """Rename the live file to `old`, and the restored one to the live one: there is a live one at any time.
 
         Raises:
             BackupError: The service still uses the live file.
         """
         if not self._path(restored).exists():
-            raise BackupError(f"there is no database {self._path(restored)}")
+            raise BackupError(f"there is no {self._path(restored)}: its name is what `backup restore` has printed")
         if self._file.exists():
             with _open(self._file, "rw") as connection:  # refused while anybody else is connected
                 connection.execute("PRAGMA busy_timeout = 0")
                 connection.execute("PRAGMA journal_mode = DELETE")  # the write-ahead log becomes part of the file
-            self._file.rename(self._path(old))
-        self._path(restored).rename(self._file)
+            os.link(self._file, self._path(old))
+        self._path(restored).replace(self._file)
 
     def _path(self, name: str) -> Path:
         return self._file.with_name(name if Path(name).suffix else name + self._file.suffix)

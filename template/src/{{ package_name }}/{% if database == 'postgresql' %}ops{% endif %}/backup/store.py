@@ -1,7 +1,9 @@
 """Where backups are kept: a folder, or a bucket of S3."""
 
+import errno
 import os
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from io import BufferedIOBase
 from pathlib import Path
@@ -72,6 +74,8 @@ class Folder:
         """Open an object."""
         try:
             return (self._root / name).open("rb")
+        except FileNotFoundError:
+            raise StoreError(f"{self._root / name}: there is no such file: choose another backup") from None
         except OSError as error:
             raise self._error(error, name) from None
 
@@ -92,6 +96,8 @@ class Folder:
             raise self._error(error, name) from None
         finally:
             part.unlink(missing_ok=True)
+            with suppress(OSError):  # it is not empty
+                target.parent.rmdir()
 
     def delete(self, name: str) -> None:
         """Delete an object, and its folder with the last one."""
@@ -110,7 +116,8 @@ class Folder:
                 self.delete(part.relative_to(self._root).as_posix())
 
     def _error(self, error: OSError, name: str) -> StoreError:
-        return StoreError(f"{self._root / name}: {os.strerror(error.errno or 0)}")
+        advice = ": delete old backups by `backup prune`, or enlarge the disk" if error.errno == errno.ENOSPC else ""
+        return StoreError(f"{self._root / name}: {os.strerror(error.errno or 0)}{advice}")
 
 
 def _sync(folder: Path) -> None:
