@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.servers.postgres import Postgres, clients
 
 PASSWORD = "hush-4711"  # the server trusts the loopback interface; it must not be seen anywhere
 STEP = re.compile(r"backup: [a-z ]+:( [\d.]+ MB,)? [\d.]+ s")
+SECONDS = 30.0
 LIST = "SELECT datname FROM pg_database WHERE datname <> 'postgres' ORDER BY 1"
 
 
@@ -78,7 +80,7 @@ class Backups:
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command to its end; it never shows a secret."""
         done = self.project.quick("backup", *arguments, env=self.variables)
-        for secret in (PASSWORD, "AGE-SECRET-KEY", "Traceback"):
+        for secret in (PASSWORD, "AGE-SECRET-KEY-1", "Traceback"):
             assert secret not in done.stdout + done.stderr, done.stdout + done.stderr
         return done
 
@@ -103,6 +105,37 @@ class Backups:
     def object(self, backup: str, name: str = "dump.tar.age") -> Path:
         """A file of a backup."""
         return self.store / backup / name
+
+
+def begin(backups: Backups, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command as a process of its own."""
+    return subprocess.Popen(
+        backups.project.command("backup", *arguments),
+        cwd=backups.project.root,
+        env=backups.project.env(backups.variables),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def after(process: subprocess.Popen[str], step: str) -> None:
+    """Return when a step of the command has ended."""
+    assert process.stderr
+    said = ""
+    for line in process.stderr:
+        if line.startswith(f"backup: {step}:"):
+            return
+        said += line
+    raise AssertionError(f"it ended before {step}: {said}")
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Return when it is true, which must be soon."""
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def with_password(url: str) -> str:
