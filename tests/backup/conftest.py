@@ -1,5 +1,7 @@
 """A database to back up, where its backups go, and the command that makes and restores them."""
 
+import hashlib
+import json
 import re
 import subprocess
 import time
@@ -136,6 +138,14 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def write_manifest(file: Path, **changes: object) -> None:
+    """Change a manifest, as a run would have written it."""
+    found = {**json.loads(file.read_text()), **changes}
+    del found["digest"]
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**found, "digest": digest}))
 
 
 def with_password(url: str) -> str:

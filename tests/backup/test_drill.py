@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.backup.conftest import Backups, Made, databases
+from tests.backup.conftest import Backups, Made, databases, write_manifest
 from tests.database.conftest import Database
 from tests.projects import Change, Edit
 from tests.sabotage import Body, Line, Value
@@ -26,9 +26,8 @@ def promised(**targets: str) -> Edit:
 def older(backups: Backups, backup: str, by: timedelta) -> None:
     """Let a backup be of an earlier time."""
     file = backups.object(backup, "manifest.json")
-    manifest = json.loads(file.read_text())
-    manifest["snapshot"] = (datetime.fromisoformat(manifest["snapshot"]) - by).isoformat()
-    file.write_text(json.dumps(manifest))
+    snapshot = datetime.fromisoformat(json.loads(file.read_text())["snapshot"]) - by
+    write_manifest(file, snapshot=snapshot.isoformat())
 
 
 def roles(backups: Backups, database: Database) -> Backups:

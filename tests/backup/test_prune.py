@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.backup.conftest import Backups
+from tests.backup.conftest import Backups, write_manifest
 from tests.projects import Project
 from tests.proof import FULL
 from tests.sabotage import Body, Sabotage, Value
@@ -150,8 +150,7 @@ def aged(backups: Backups, backup: str, days: int) -> str:
     """A copy of a backup, so many days older."""
     old = f"{datetime.now(UTC) - timedelta(days=days):%Y%m%dT%H%M%SZ}-0000"
     shutil.copytree(backups.store / backup, backups.store / old)
-    manifest = backups.object(old, "manifest.json")
-    manifest.write_text(manifest.read_text().replace(backup, old))
+    write_manifest(backups.object(old, "manifest.json"), id=old)
     return old
 
 

@@ -6,9 +6,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import BufferedReader, BytesIO
 
+from . import manifest as manifests
 from .database import Database
 from .errors import BackupError
-from .manifest import MANIFEST, Manifest, dumps, new_id
+from .manifest import MANIFEST, Manifest, new_id
 from .report import Report
 from .settings import Settings
 from .store import Store, StoreError
@@ -53,5 +54,5 @@ def create(database: Database, store: Store, settings: Settings, report: Report)
         encrypted=recipient is not None,
         release=settings.git_commit,
     )
-    store.write(f"{backup}/{MANIFEST}", BytesIO(dumps(manifest)))
+    store.write(f"{backup}/{MANIFEST}", BytesIO(manifests.sealed(manifest)))
     return manifest

@@ -136,7 +136,8 @@ def _migrate(env: dict[str, str]) -> None:
     command = _command("migrate")
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=MIGRATE_SECONDS)  # noqa: S603
     if done.returncode:
-        raise BackupError(f"the restored database cannot be migrated: {(done.stderr.splitlines() or ['no reason'])[-1]}")
+        said = (done.stderr.splitlines() or ["no reason"])[-1]
+        raise BackupError(f"the restored database cannot be migrated: {said}")
 
 
 @contextmanager

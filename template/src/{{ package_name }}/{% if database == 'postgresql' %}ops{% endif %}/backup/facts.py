@@ -46,6 +46,12 @@ SELECT collname, collversion FROM pg_collation
 WHERE oid IN (SELECT attcollation FROM pg_attribute WHERE attrelid >= 16384) AND collversion IS NOT NULL
 UNION SELECT 'default', datcollversion FROM pg_database WHERE datname = current_database()"""
 
+# `roles.sql` has changed settings of this database for the role; the role alone may belong to another database.
+_ROLES: LiteralString = """
+SELECT count(*) FROM pg_db_role_setting
+JOIN pg_database d ON d.oid = setdatabase JOIN pg_roles r ON r.oid = setrole
+WHERE datname = current_database() AND rolname = {}"""
+
 
 @contextmanager
 def connect(url: URL) -> Iterator[Connection]:
@@ -137,7 +143,7 @@ def read(connection: Connection, client: str = "") -> Facts:
         sequences=dict(_sequences(connection)),
         collations=dict(connection.execute(_COLLATIONS).fetchall()),
         locale=_locale(connection),
-        roles=bool(_one(connection, sql.SQL("SELECT to_regrole({}) IS NOT NULL").format(f"{_package()}_owner"))),
+        roles=bool(_one(connection, sql.SQL(_ROLES).format(f"{_package()}_backup"))),
     )
 
 

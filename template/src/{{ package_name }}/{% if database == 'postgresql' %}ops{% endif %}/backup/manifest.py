@@ -114,10 +114,14 @@ def newest(store: Store) -> str:
     return found[-1]
 
 
-def dumps(value: BaseModel) -> bytes:
-    """Write JSON for people and machines, with a digest: a flipped bit is noticed."""
-    found = value.model_dump(mode="json")
-    return json.dumps({**found, "digest": _digest(found)}, indent=1).encode() + b"\n"
+def dumps(value: BaseModel, **more: str) -> bytes:
+    """Write JSON for people and machines."""
+    return json.dumps({**value.model_dump(mode="json"), **more}, indent=1).encode() + b"\n"
+
+
+def sealed(manifest: Manifest) -> bytes:
+    """Write a manifest with a digest of itself, so that a flipped bit is noticed."""
+    return dumps(manifest, digest=_digest(manifest.model_dump(mode="json")))
 
 
 def _digest(found: dict[str, Any]) -> str:
