@@ -18,7 +18,7 @@ from .drill import drill
 from .errors import BackupError
 from .manifest import Manifest
 from .prune import prune
-from .restore import new_name, notes, restore, verify
+from .restore import UNFINISHED, new_name, notes, restore, verify
 from .status import exposition, status
 
 app = typer.Typer(
@@ -84,6 +84,8 @@ def restore_(
         live = used.database.name
         if swap and (confirm or _asked(live)) != live:
             raise typer.BadParameter(f"--swap replaces the live database: type --confirm with its name, {live}")
+        if restored and restored.endswith(UNFINISHED):
+            raise BackupError(f"{restored} was never compared with its backup: drop it, and restore again")
         name = restored
         if not name:
             found = used.find(backup)
