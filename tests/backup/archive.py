@@ -123,6 +123,26 @@ class Host(Postgres):
                 self.copy(ARCHIVE, "/etc/postgresql/17/main/conf.d/archive.conf")
             self.type(*told[number])
 
+    def follow(self, primary: "Host") -> None:
+        """Do the steps of *The standby* on this host, with the repository and the passphrase of another one."""
+        told = steps(self.project, "The standby")
+        primary.type(*told[1])
+        for name in ("repository", "etc/conf.d"):  # one repository, and a copy of the passphrase
+            (self.home / name).rmdir()
+            (self.home / name).symlink_to(primary.home / name)
+        self.copy(CONF, "/etc/pgbackrest/pgbackrest.conf")
+        self.copy(ARCHIVE, "/etc/postgresql/17/main/conf.d/archive.conf")
+        *lines, restore, start = (line.replace("a.internal", f"127.0.0.1 port={primary.port}") for line in told[2])
+        self.type(*lines, restore)
+        restored = self.home / "data/postgresql.conf"  # which Debian has in /etc
+        restored.write_text(restored.read_text().replace(str(primary.home), str(self.home)))
+        self.type(start)
+        settings = primary.home / "conf.d/archive.conf"
+        settings.write_text(settings.read_text().replace("#synchronous_standby_names", "synchronous_standby_names"))
+        reload, asked = told[3]
+        primary.type(reload)
+        wait_for(lambda: primary.type(asked) == "quorum\n")
+
     def restore(self, moment: str) -> None:
         """Do the steps of *Restore to a point in time* until the server takes changes."""
         told = steps(self.project, "Restore to a point in time")

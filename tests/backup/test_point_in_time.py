@@ -9,11 +9,12 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 
-from tests.backup.archive import ARCHIVE, CONF, DOC, EXAMPLE, Host, PostgresExporter, steps, wait_for
+from tests.backup.archive import ARCHIVE, CONF, DOC, EXAMPLE, SECONDS, Host, PostgresExporter, steps, wait_for
 from tests.projects import Edit, Project, render
 from tests.sabotage import Line, Sabotage
 from tests.servers import packages
@@ -22,6 +23,7 @@ from tests.servers.s3 import REGION, Bucket
 
 pytestmark = pytest.mark.servers
 SLUG = "my-service"
+PROMOTE = 'psql -c "SELECT pg_promote()"'
 
 
 @pytest.fixture(scope="session")
@@ -119,16 +121,50 @@ def test_an_archive_that_begins_before_its_stanza_fails_the_proof(silver: Projec
         wait_for(lambda: made.value("SELECT failed_count > 0 FROM pg_stat_archiver") is True)
 
 
-def test_a_segment_is_sent_sooner_than_promised(
-    template: Path, silver: Project, archiving: Host, tmp_path: Path
-) -> None:
-    gold = render(template, tmp_path / "gold", recovery_tier="gold")
-    for tier, folder, promised in (("silver", silver.root, 300), ("gold", gold, 60)):
+def test_a_segment_is_sent_sooner_than_promised(silver: Project, gold: Project, archiving: Host) -> None:
+    for tier, folder, promised in (("silver", silver.root, 300), ("gold", gold.root, 60)):
         rpo = tomllib.loads((folder / "deploy/recovery.toml").read_text())["targets"]["rpo"]
         assert int(rpo.removesuffix("m")) * 60 == promised
         read = f"postgres -D {archiving.home}/data -C archive_timeout -c config_file={archiving.home}/{tier}.conf"
         (archiving.home / f"{tier}.conf").write_text((folder / ARCHIVE).read_text())
         assert 0 < int(archiving.type(read)) <= promised // 2
+
+
+def loses_nothing(project: Project) -> bool:
+    """Whether a commit waits for the standby, and is there once the primary was killed and the standby promoted."""
+    with Host(project) as primary, Host(project) as standby:
+        primary.set_up()
+        primary.ask("CREATE TABLE events (name text)")
+        standby.follow(primary)
+        standby.pause()
+        write = Thread(target=primary.ask, args=("INSERT INTO events VALUES ('last')",))
+        write.start()
+        write.join(2)
+        waited = write.is_alive()
+        standby.resume()
+        write.join(SECONDS)
+        primary.kill()
+        standby.type(PROMOTE)
+        standby.type(f"pgbackrest --stanza={SLUG} check")  # it archives from now on
+        return waited and standby.ask("SELECT name FROM events") == [("last",)]
+
+
+@pytest.fixture(scope="module")
+def gold(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A service with `recovery_tier=gold`, not installed. Do not change it: make a `variant`."""
+    return Project(render(template, tmp_path_factory.mktemp("gold") / "service", recovery_tier="gold"))
+
+
+@pytest.mark.wide
+def test_a_commit_waits_for_the_standby_and_is_there_when_it_has_taken_over(gold: Project) -> None:
+    assert f"\n    {PROMOTE}\n" in (gold.root / DOC).read_text()
+    assert loses_nothing(gold)
+
+
+@pytest.mark.sabotage
+def test_a_commit_that_waits_for_nobody_fails_the_proof(gold: Project, tmp_path: Path) -> None:
+    hasty = gold.variant(tmp_path / "sick", Line(ARCHIVE, "archive_timeout", "synchronous_commit = local"))
+    assert not loses_nothing(hasty)
 
 
 def documented(project: Project, said: str) -> bool:
