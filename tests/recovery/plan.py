@@ -59,6 +59,12 @@ class Steps:
         self.left.remove(block)
         return ["bash", "-euo", "pipefail", "-c", block[1]]
 
+    def spoil(self, old: str, new: str) -> None:
+        """Sabotage the page: change the only command that has these words."""
+        (index,) = (index for index, (_, block) in enumerate(self.left) if old in block)
+        title, block = self.left[index]
+        self.left[index] = title, block.replace(old, new)
+
     def run(self, title: str = "", *, code: int = 0, cwd: Path | None = None, **env: str) -> str:
         """Run the next block: what it prints."""
         self.env |= env

@@ -98,7 +98,7 @@ def test_deleted_rows_come_back_and_what_was_written_since_stays(shop: Shop, red
     new = named(shop.database, found[1])
     assert (counted(new), counted(shop.database.admin)) == (3, 2)  # the live one is as it was
 
-    steps.run(DELETED, RESTORED_URL=new, TABLE="items", WHICH=LOST)
+    steps.run(DELETED, RESTORED_URL=new, TABLE="items", WHICH="quantity >= 0")  # all, also those that are still there
     assert shop.names() == ["kept, and changed since", "lost 1", "lost 2", "new"]
     assert not (steps.project.root / "rows.csv").exists()
 
@@ -128,3 +128,12 @@ def test_a_drill_leaves_the_evidence_that_ready_demands(shop: Shop, steps: Steps
     assert "(RTO 4:00:00)" in found["recovery.drill"]["seen"]
     (row,) = re.findall(r"^\| \d{8}T\d{6}Z \|.* passed \|$", (steps.project.root / EVIDENCE).read_text(), re.M)
     assert found["recovery.drill"]["seen"].split()[5].rstrip(",") in row
+
+
+@pytest.mark.sabotage
+@runs(DELETED)
+def test_a_copy_that_does_not_spare_rows_that_exist_is_noticed(shop: Shop, steps: Steps) -> None:
+    shop.put("kept")
+    steps.spoil(" ON CONFLICT DO NOTHING", "")
+    with pytest.raises(AssertionError, match="duplicate key"):
+        steps.run(RESTORED_URL=shop.database.admin, TABLE="items", WHICH="quantity >= 0")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.projects import Project
 from tests.recovery.plan import Steps, provide, runs
-from tests.sabotage import Value
+from tests.sabotage import Body, Value
 from tests.secrets.conftest import ITEMS, load, until
 from tests.servers.redis import Redis
 from tests.service.conftest import migrated
@@ -47,3 +47,10 @@ def test_the_service_serves_while_redis_is_killed_empty_and_emptied(
     shown = steps.run(CACHE_URL=redis.url())
     assert shown.splitlines()[0] == "PONG"
     assert "db0:keys=" in shown
+
+
+@pytest.mark.sabotage
+def test_a_cache_whose_errors_reach_the_caller_is_noticed(project: Project, redis: Redis, tmp_path: Path) -> None:
+    fragile = Body("cache:Breaker.record", "if not succeeded: raise ConnectionError\noriginal(succeeded)")
+    with pytest.raises(AssertionError):
+        serves_throughout(project.variant(tmp_path / "fragile", QUICK, fragile), redis, tmp_path)

@@ -52,6 +52,14 @@ def test_the_checks_of_the_order_tell_what_is_up(
         assert '"name":"my-service"' in steps.run()
 
 
+@pytest.mark.sabotage
+@runs("Bad release or migration")
+def test_a_service_that_is_not_ready_is_noticed(project: Project, steps: Steps, tmp_path: Path) -> None:
+    provide(steps, "curl", "curl")
+    with project.serve(tmp_path / "run", {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}) as service:
+        steps.run(code=22, URL=f"http://127.0.0.1:{service.port}")  # curl(1): an HTTP error
+
+
 @runs("Certificate or DNS expired")
 def test_the_end_of_a_certificate_is_read_from_outside(project: Project, steps: Steps, tmp_path: Path) -> None:
     provide(steps, "openssl", "openssl")

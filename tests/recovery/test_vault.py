@@ -10,7 +10,7 @@ from tests.projects import Project
 from tests.recovery.plan import Steps, after, runs, value
 from tests.sabotage import Value
 from tests.secrets.conftest import ITEMS, Side, deploy, until
-from tests.servers.process import Process, free_port
+from tests.servers.process import Process, ServerError, free_port
 from tests.servers.proxy import Proxy
 from tests.servers.vault import OpenBao, Space
 from tests.service.conftest import migrated
@@ -48,12 +48,20 @@ def saved(side: Side, steps: Steps) -> None:
 
 def restored(side: Side, steps: Steps) -> str:
     """Restore it into the empty server, and unseal that with the old key: what the last command says."""
+    bao = side.vault.bao
+    key, token = "Key .will be hidden.", "Token .will be hidden."
     steps.answer(
-        ("Key .will be hidden.", after("Unseal Key 1")), ("Token .will be hidden.", after("Initial Root Token"))
+        (key, after("Unseal Key 1")), (token, lambda shown: active(bao) and after("Initial Root Token")(shown))
     )
-    shown = steps.answer(("Key .will be hidden.", value(side.vault.bao.key)))
+    shown = steps.answer((key, value(bao.key)))
     assert [line.split() for line in shown.splitlines() if line.startswith("Sealed")][-1] == ["Sealed", "false"]
-    return steps.answer(("Token .will be hidden.", value(side.vault.root)))
+    return steps.answer((token, lambda shown: active(bao) and bao.root))
+
+
+def active(bao: OpenBao) -> str:
+    """Wait, as somebody who types does: an unsealed server needs a moment until it serves."""
+    until(lambda: httpx.get(f"{bao.url}/v1/sys/health", trust_env=False).status_code == 200)
+    return "active"
 
 
 def serves(service: httpx.Client) -> bool:
@@ -83,8 +91,19 @@ def test_a_lost_vault_comes_back_from_its_snapshot_and_the_service_reads_its_sec
     assert found["data"]["metadata"]["version"] == 2
 
 
-@runs("Break the glass")
-def test_without_vault_the_service_starts_from_files(side: Side, steps: Steps, tmp_path: Path) -> None:
+@pytest.mark.sabotage
+@runs("Vault lost")
+def test_a_snapshot_that_is_not_forced_into_the_new_server_is_noticed(side: Side, steps: Steps) -> None:
+    steps.spoil("restore -force", "restore")
+    saved(side, steps)
+    side.vault.bao.lose()
+    with pytest.raises(AssertionError, match="a different set of unseal keys"):
+        restored(side, steps)
+    steps.left.clear()
+
+
+def starts_from_files(side: Side, steps: Steps, tmp_path: Path) -> None:
+    """While Vault is away, with all of its settings still there."""
     side.vault.bao.kill()
     steps.env |= {**side.env, "FOLDER": str(tmp_path / "glass"), "PORT": str(free_port())}
     (tmp_path / "glass").mkdir()
@@ -105,3 +124,17 @@ def test_without_vault_the_service_starts_from_files(side: Side, steps: Steps, t
         finally:
             process.stop()
     assert evidence == "secrets of Files are current: 1"
+
+
+@runs("Break the glass")
+def test_without_vault_the_service_starts_from_files(side: Side, steps: Steps, tmp_path: Path) -> None:
+    starts_from_files(side, steps, tmp_path)
+
+
+@pytest.mark.sabotage
+@runs("Break the glass")
+def test_a_start_that_still_asks_vault_is_noticed(side: Side, steps: Steps, tmp_path: Path) -> None:
+    steps.spoil("SECRETS_BACKEND=files ", "")
+    Value("secrets:STARTUP_SECONDS", "1.5").apply(steps.project.root)
+    with pytest.raises(ServerError, match="gave up after"):
+        starts_from_files(side, steps, tmp_path)
