@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.backup.conftest import Backups, write_manifest
+from tests.backup.conftest import Backups, Made, write_manifest
 from tests.projects import Project
 from tests.proof import FULL
 from tests.sabotage import Body, Sabotage, Value
@@ -181,3 +181,44 @@ def test_a_clock_that_runs_backwards_is_refused(backups: Backups) -> None:
     aged(backups, backup, 900)
     assert "is from the future: nothing is deleted" in backups.fails("prune")
     assert len(ids(backups)) == 3
+
+
+# A kill before the deletion of each object in turn.
+KILLED_BEFORE = Body(
+    "ops.backup.store:Folder.delete",
+    """
+    left = int(os.environ["KILL_BEFORE"])
+    os.environ["KILL_BEFORE"] = str(left - 1)
+    if left == 0:
+        os.kill(os.getpid(), 9)
+    original(name)
+    """,
+)
+
+
+def half_listed(backups: Backups) -> set[str]:
+    """Kill `prune` at each point: what is listed afterwards and has no data."""
+    backup = backups.create()
+    for months in range(1, 14):
+        aged(backups, backup, 31 * months)
+    killed = 0
+    found = set()
+    for point in range(5):
+        done = backups.told(KILL_BEFORE=str(point))("prune")
+        killed += done.returncode == -9
+        found |= {each for each in ids(backups) if not backups.object(each).exists()}
+    assert killed >= 2
+    return found
+
+
+def test_a_killed_run_lists_no_half_backup_and_the_next_one_ends_its_work(make: Made) -> None:
+    backups = make(KILLED_BEFORE)
+    assert half_listed(backups) == set()
+    backups.told(KILL_BEFORE="99").must("prune")
+    assert {each.name for each in backups.store.iterdir()} == set(ids(backups))
+    assert len(ids(backups)) == 12
+
+
+@pytest.mark.sabotage
+def test_deleting_the_data_first_lists_half_a_backup(make: Made) -> None:
+    assert half_listed(make(KILLED_BEFORE, Body("ops.backup.prune:deletion_order", "return name.endswith('.json')")))

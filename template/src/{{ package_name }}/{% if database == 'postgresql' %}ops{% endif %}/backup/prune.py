@@ -52,10 +52,15 @@ def expired(
     return sorted(made.keys() - kept)
 
 
+def deletion_order(name: str) -> bool:
+    """Sort the objects of a backup for deletion: the manifest is first."""
+    return not name.endswith(f"/{MANIFEST}")
+
+
 def prune(store: Store, now: datetime, least: int, lock_days: int = 0, *, dry_run: bool = False) -> list[str]:
     """Delete the expired backups, and what killed runs have left.
 
-    The manifest goes first: a run that is cut off leaves data without a manifest, which the next one deletes.
+    A run that is cut off leaves data without a manifest, which is no backup, and which the next one deletes.
 
     Returns:
         The ids of the deleted backups.
@@ -73,8 +78,7 @@ def prune(store: Store, now: datetime, least: int, lock_days: int = 0, *, dry_ru
     oldest = now - ABANDONED - timedelta(days=lock_days)
     abandoned = [each for each in found if IDS.fullmatch(each) and made_at(each) < oldest]
     for backup in [*chosen, *abandoned]:
-        own = [name for name in names if name.startswith(f"{backup}/")]
-        for name in sorted(own, key=lambda each: not each.endswith(MANIFEST)):
+        for name in sorted((name for name in names if name.startswith(f"{backup}/")), key=deletion_order):
             store.delete(name)
     store.clean(now - ABANDONED)
     return chosen
