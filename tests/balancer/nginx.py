@@ -156,6 +156,7 @@ class NginxBalancer(Balancer):
         "large_responses_are_compressed": [
             Line(MAIN, "gzip on"),
             Line(MAIN, "gzip_min_length"),
+            Line(MAIN, "gzip_proxied"),
             Line(MAIN, "gzip_types"),
             Line(MAIN, "gzip_vary"),
         ],

@@ -14,7 +14,7 @@ from tests import commands
 from tests.balancer.balancer import HOST, INSIDE, Balancer
 from tests.balancer.client import Client
 from tests.balancer.conftest import RED, Open
-from tests.balancer.nginx import MAIN, SERVICE, NginxBalancer
+from tests.balancer.nginx import MAIN, PROBLEM, SERVICE, NginxBalancer
 from tests.balancer.upstream import Upstream
 from tests.projects import ROOT, Project
 from tests.sabotage import Line
@@ -142,6 +142,25 @@ def test_a_health_check_needs_its_directives(open_balancer: Open, start: str) ->
         pytest.raises(RED),
     ):
         health(sick)
+
+
+def not_sniffed(balancer: Balancer) -> None:
+    """What NGINX itself responds is no page, whatever a browser guesses."""
+    with Client(balancer.port) as client:
+        assert client.get("/livez").all("x-content-type-options") == ["nosniff"]
+
+
+def test_a_problem_is_not_taken_for_a_page(balancer: Balancer) -> None:
+    not_sniffed(balancer)
+
+
+@pytest.mark.sabotage
+def test_without_its_header_a_problem_may_be_taken_for_a_page(open_balancer: Open) -> None:
+    with (
+        open_balancer(changes=(Line(PROBLEM, "add_header X-Content-Type-Options"),)) as sick,
+        pytest.raises(AssertionError),
+    ):
+        not_sniffed(sick)
 
 
 def test_each_worker_may_open_enough_files(balancer: NginxBalancer) -> None:

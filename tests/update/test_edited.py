@@ -17,6 +17,7 @@ EDITS = (
     Edit("README.md", "## Start", "## How we begin"),
     Edit("ready.toml", 'read = "/v1/items"', 'read = "/v1/orders"'),
     Edit("docs/contacts.md", "| second line |", "| Ann |"),
+    Edit("deploy/nginx/conf.d/peers.conf", "127.0.0.1:8001", "10.1.2.3:8000"),
     Edit("observability/slo.yaml", "objective: 99.9", "objective: 99.95"),
     Edit("uv.toml", "2026-11-23", "2026-11-30"),
     Edit("tests/features/test_items.py", '"lamp"', '"torch"'),

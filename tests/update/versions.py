@@ -17,11 +17,13 @@ from tests.projects import ROOT, Edit, export
 OLD, NEW = "v0.1.0", "v0.2.0"
 SOURCE = "template/src/{{ package_name }}"
 MIGRATIONS = "template/{% if database == 'postgresql' %}migrations{% endif %}"
+NGINX = "template/deploy/{% if load_balancer == 'nginx' %}nginx{% endif %}"
 ITEMS = f"{SOURCE}/features/{{% if include_example %}}items{{% endif %}}"
 # DESIGN section 4, said a second time: what is yours, whatever copier.yml says.
 YOURS = re.compile(
     r"CHANGELOG\.md|LICENSE|README\.md|ready\.toml|uv\.lock|uv\.toml|docs/contacts\.md|tests/features/.+"
-    r"|observability/slo\.yaml|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py|src/[^/]+/features/[^/]+/.+"
+    r"|deploy/[^/]+/conf\.d/.+|observability/slo\.yaml|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py"
+    r"|src/[^/]+/features/[^/]+/.+"
 )
 
 # The platform's newest revision in this checkout, and the one that the second release adds.
@@ -76,6 +78,8 @@ CHANGES = (
     Edit("template/.gitignore", "__pycache__/\ndist/\n", "__pycache__/\ndist/\nsite/\n"),
     Edit("template/tests/rooms/test_platform.py", "evil.test", "wrong.test"),
     Edit("template/README.md.jinja", "## Start", "## First steps"),
+    Edit(f"{NGINX}/nginx.conf", "burst=200", "burst=300"),
+    Edit(f"{NGINX}/conf.d/peers.conf", "The instances", "The servers"),
     Edit("template/uv.toml", "2026-11-23", "2026-12-24"),
     Edit("template/observability/alerts.yaml.jinja", "for: 5m", "for: 10m"),
     Edit("template/observability/slo.yaml.jinja", "objective: 99.9", "objective: 99.8"),
