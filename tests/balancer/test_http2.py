@@ -58,7 +58,7 @@ def send(balancer: Balancer, headers: dict[bytes, bytes], body: bytes) -> bool:
     block = b"".join(b"\x00" + text(name) + text(value) for name, value in {**usual, **headers}.items())
     speaks = context()
     speaks.set_alpn_protocols(["h2"])
-    with Client(balancer.port, tls=speaks, seconds=0.5) as client:
+    with Client(balancer.port, tls=speaks, seconds=0.3) as client:
         client.send(PREFACE + frame(SETTINGS, 0, 0))
         client.send(frame(HEADERS, END_HEADERS | (0 if body else END_STREAM), 1, block))
         try:
