@@ -38,6 +38,7 @@ class Balancer(Server):
 
     kind: ClassVar[str]  # the answer to the question
     sabotages: ClassVar[Mapping[str, Sequence[Change]]]  # by scenario: each turns it red
+    down: ClassVar[tuple[int, str]] = (502, "bad-gateway")  # how it responds without a healthy instance
     lacks: ClassVar[Mapping[str, str]] = {}  # scenarios that it cannot play, and why
     shortened: ClassVar[Mapping[str, str]] = {}  # shorter times in the emitted text, so that no test sits through them
     seconds = 10.0

@@ -11,11 +11,12 @@ import pytest
 from websockets.exceptions import WebSocketException
 
 from tests.balancer.balancer import Balancer
+from tests.balancer.haproxy import HAProxyBalancer
 from tests.balancer.nginx import NginxBalancer
 from tests.balancer.upstream import Upstream
 from tests.projects import render
 
-KINDS: Mapping[str, type[Balancer]] = {kind.kind: kind for kind in (NginxBalancer,)}
+KINDS: Mapping[str, type[Balancer]] = {kind.kind: kind for kind in (NginxBalancer, HAProxyBalancer)}
 # What a scenario whose promise is broken ends with.
 RED = (AssertionError, OSError, HTTPException, WebSocketException)
 Open = Callable[..., AbstractContextManager[Balancer]]

@@ -174,9 +174,10 @@ def a_forged_address_never_reaches_the_service(balancer: Balancer, upstream: Ups
 
 def the_address_of_another_balancer_is_replaced_by_its_clients(balancer: Balancer, upstream: Upstream) -> None:
     """Only if it is named, and only the part of the list that trusted ones have written."""
-    with Client(balancer.port, source=OUTER) as client:
-        client.get("/", {"X-Forwarded-For": f"{FORGED}, 198.51.100.7, {OUTER}"})
-    assert upstream.last.all("x-forwarded-for") == ["198.51.100.7"]
+    for claim in ("198.51.100.7", f"{FORGED}, 198.51.100.7", f"{FORGED}, 198.51.100.7, {OUTER}"):
+        with Client(balancer.port, source=OUTER) as client:
+            client.get("/", {"X-Forwarded-For": claim})
+        assert upstream.last.all("x-forwarded-for") == ["198.51.100.7"]
 
 
 def a_request_id_that_is_unsafe_in_logs_is_replaced(balancer: Balancer, upstream: Upstream) -> None:
@@ -241,10 +242,10 @@ def the_access_log_is_json_without_query_strings(balancer: Balancer, upstream: U
     entry = balancer.entry(path="/who")
     expected = {"status": 200, "method": "GET", "host": HOST, "client": "127.0.0.1", "upstream_status": "200"}
     assert expected.items() <= entry.items()
-    assert entry["upstream"] == f"127.0.0.1:{upstream.port}"
+    assert entry["upstream"] in (f"127.0.0.1:{upstream.port}", "one")
     assert trace in entry.values()
     assert entry["request_id"] == upstream.requests[0].all("x-request-id")[0]
-    assert entry["seconds"] < 10 and entry["bytes"] > 100
+    assert entry.get("seconds", 0) + entry.get("milliseconds", 0) / 1000 < 10 and entry["bytes"] >= 100
     assert len(balancer.entries()) >= 3
     assert b"hunter2" not in b"\n".join(balancer.lines())
 
@@ -253,18 +254,23 @@ def the_access_log_is_json_without_query_strings(balancer: Balancer, upstream: U
 
 
 def a_body_that_is_too_large_is_refused(balancer: Balancer, upstream: Upstream) -> None:
-    """With 413, by its length or while it comes; one of the limit passes, and a path may have its own."""
+    """With 413, before it comes; one of the limit passes, and a path may have its own."""
     for path, limit in (("/", LIMIT), (UPLOADS, 16 * LIMIT)):
         with Client(balancer.port) as client:
             assert client.request("POST", path, body=bytes(limit)).status == 200
         assert len(upstream.last.body) == limit
         with Client(balancer.port) as client:
             problem(client.request("POST", path, {"Content-Length": str(limit + 1)}), 413, "content-too-large")
-    before = len(upstream.requests)
+
+
+def a_body_without_a_length_is_refused_while_it_comes(balancer: Balancer, upstream: Upstream) -> None:
+    """With 413; a smaller one passes."""
     chunks = b"%x\r\n%s\r\n" % (LIMIT, bytes(LIMIT))
     head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     problem(once(balancer, head + chunks + b"1\r\nx\r\n0\r\n\r\n"), 413, "content-too-large")
-    assert len(upstream.requests) == before
+    assert upstream.requests == []
+    assert once(balancer, head + b"1\r\nx\r\n0\r\n\r\n").status == 200
+    assert upstream.last.body == b"x"
 
 
 def headers_that_are_too_large_are_refused(balancer: Balancer, upstream: Upstream) -> None:
@@ -305,7 +311,8 @@ def a_client_may_not_have_all_connections(balancer: Balancer, upstream: Upstream
     get = f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
     with ExitStack() as stack:
         sources = ["127.0.0.7"] * 101 + ["127.0.0.1"]
-        clients = [stack.enter_context(Client(balancer.port, source=source)) for source in sources]
+        tls = context()
+        clients = [stack.enter_context(Client(balancer.port, source=source, tls=tls)) for source in sources]
         for client in clients:
             client.send(get)
         deadline = time.monotonic() + 5
@@ -421,7 +428,7 @@ def an_upgrade_to_anything_but_websockets_is_not_passed_on(balancer: Balancer, u
     }
     for protocol, connection in offers.items():
         with Client(balancer.port) as client:
-            offer = {"Connection": connection, "Upgrade": protocol}
+            offer = {"Connection": connection, "Upgrade": protocol, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
             assert client.request("POST", "/outer", offer, body=SMUGGLED).status == 200
         assert upstream.last.body == SMUGGLED
         assert upstream.last.all("upgrade") == []
@@ -431,6 +438,7 @@ def an_upgrade_to_anything_but_websockets_is_not_passed_on(balancer: Balancer, u
 
 EDGE = [
     a_body_that_is_too_large_is_refused,
+    a_body_without_a_length_is_refused_while_it_comes,
     a_client_may_not_have_all_connections,
     a_client_that_asks_too_often_is_slowed_down,
     a_client_that_does_not_read_is_left,

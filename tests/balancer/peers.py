@@ -108,10 +108,10 @@ def if_all_instances_are_down_the_client_gets_a_problem(balancer: Balancer, upst
     point(balancer, free_port(), free_port())
     with Client(balancer.port) as client:
         answer = client.get("/gone", {"X-Request-ID": "all-are-down"})
-        problem(answer, 502, "bad-gateway")
+        problem(answer, *balancer.down)
         assert answer.headers["x-request-id"] == "all-are-down"
         assert int(answer.headers["retry-after"]) > 0
-    assert balancer.entry(request_id="all-are-down")["status"] == 502
+    assert balancer.entry(request_id="all-are-down")["status"] == balancer.down[0]
 
 
 def an_error_of_the_service_reaches_the_client_as_it_is(balancer: Balancer, upstream: Upstream) -> None:

@@ -40,6 +40,9 @@ class Upstream:
 
     Args:
         reply: Its response to a request; None closes the connection without one.
+
+    `ready` is its response to the health checks of a balancer, which are counted in `checks` only; `open` has the
+    connections that are open.
     """
 
     reply: Callable[[Request], bytes | None] = lambda request: response()
@@ -47,6 +50,9 @@ class Upstream:
     requests: list[Request] = field(default_factory=list)
     unreadable: list[bytes] = field(default_factory=list)  # what no request could be made of
     connections: int = 0
+    open: set[object] = field(default_factory=set)
+    ready: bool = True
+    checks: int = 0
 
     @contextmanager
     def run(self) -> Iterator["Upstream"]:
@@ -56,7 +62,9 @@ class Upstream:
         class Handler(BaseRequestHandler):
             def handle(self) -> None:
                 upstream.connections += 1
+                upstream.open.add(self.client_address)
                 upstream.serve(self.request, upstream.connections)
+                upstream.open.discard(self.client_address)
 
         ThreadingTCPServer.daemon_threads = True
         server = ThreadingTCPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
@@ -86,6 +94,10 @@ class Upstream:
                     self.unreadable.append(b"".join(head))
                     return
                 request = Request(method, target, headers, body, number, idle)
+                if target == "/readyz" and request.all("host") == ["localhost"]:  # the balancer's own check
+                    self.checks += 1
+                    client.sendall(response(status="200 OK" if self.ready else "503 Service Unavailable"))
+                    continue
                 self.requests.append(request)
                 if (said := self.reply(request)) is None:
                     return
