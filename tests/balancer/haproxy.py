@@ -76,7 +76,6 @@ class HAProxyBalancer(Balancer):
         "an_idle_connection_survives_a_reload": [line("option idle-close-on-response")],
         "an_instance_that_does_not_accept_costs_little_time": [line("timeout connect", "timeout connect 1m")],
         "an_instance_that_does_not_read_is_given_up": [line("timeout server", "timeout server 1h")],
-        "an_instance_that_is_down_costs_no_request": [line("retries", "retries 0")],
         "an_instance_that_is_slow_gets_no_second_chance": [
             line("timeout server", "timeout server 1h"),
             line("http-error status 504"),
@@ -92,6 +91,11 @@ class HAProxyBalancer(Balancer):
             line("http-request del-header Upgrade"),
         ],
         "an_upload_survives_a_reload": [line("hard-stop-after", "hard-stop-after 1")],
+        "a_websocket_stays_open_over_a_reload": [
+            line("hard-stop-after", "hard-stop-after 100ms"),
+            line("http-request del-header Upgrade", "http-request del-header Upgrade"),
+            line("timeout tunnel", "timeout tunnel 100ms"),
+        ],
         "http2_is_spoken": [
             line('bind "${LB_HTTPS}"', 'bind "${LB_HTTPS}" ssl crt "${LB_CERTIFICATES}" alpn http/1.1')
         ],
@@ -109,17 +113,28 @@ class HAProxyBalancer(Balancer):
             line("compression minsize-res"),
             line("compression type", "compression type text/css"),
         ],
+        "no_request_is_lost_if_an_instance_is_killed": [line("retry-on")],
         "no_request_meets_a_connection_that_is_being_closed": [
             line("http-reuse", "http-reuse always"),
         ],
         "plain_http_is_sent_to_https": [line("http-request redirect")],
         "requests_are_spread_over_the_instances": [line("balance roundrobin", "balance first")],
         "the_access_log_is_json_without_query_strings": [line("log-format", "option httplog")],
+        "the_access_line_of_the_service_has_the_clients_address_and_id": [
+            line("http-request set-header X-Forwarded-For"),
+            line("http-request set-header X-Request-ID"),
+        ],
         "the_address_of_another_balancer_is_replaced_by_its_clients": [
             line("http-request set-src req.hdr_ip(x-forwarded-for,-1)"),
             line("http-request set-src req.hdr_ip(x-forwarded-for,-2)"),
         ],
-        "the_server_does_not_say_its_version": [],
+        "the_security_headers_of_the_service_are_there_once": [
+            line("http-request set-header X-Forwarded-Proto"),
+            line(
+                "http-after-response set-header X-Content-Type-Options",
+                "http-after-response add-header X-Content-Type-Options nosniff",
+            ),
+        ],
         "the_service_decides_what_is_cached": [
             line("http-request cache-use"),
             line("http-response cache-store", "http-response cache-store service"),

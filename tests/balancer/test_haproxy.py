@@ -130,6 +130,17 @@ def a_broken_configuration_is_named_and_not_loaded(start: Open, one: Upstream, t
         balancer.reload()
 
 
+def an_instance_that_stops_between_two_checks_costs_no_request(start: Open, one: Upstream, two: Upstream) -> None:
+    """It refuses connections: nothing was sent yet, so every method goes to another instance."""
+    with ExitStack() as running:
+        gone = running.enter_context(Upstream().run())
+        with start(one.port, gone.port) as balancer:
+            assert send(balancer, 4) == [200] * 4
+            running.close()
+            assert send(balancer, 8, "POST") == [200] * 8
+    assert len(gone.requests) == 2
+
+
 def only_a_safe_request_is_repeated_and_only_once(start: Open, one: Upstream, two: Upstream) -> None:
     """An instance that dies meanwhile may have executed the request: a second POST would be a second order."""
 
@@ -255,8 +266,9 @@ SCENARIOS: Mapping[Scenario, Sequence[Change]] = {
         Line(RELOAD, "{ print }"),
         Line(RELOAD, "trap"),
     ],
-    a_reload_leaves_no_old_process_behind: [],
+    a_reload_leaves_no_old_process_behind: [line("hard-stop-after", "hard-stop-after 60s")],
     a_weight_is_the_share_of_the_requests: [line("balance roundrobin", "balance random")],
+    an_instance_that_stops_between_two_checks_costs_no_request: [line("retries", "retries 0")],
     an_instance_that_is_not_ready_gets_no_requests: [line("option httpchk"), line("http-check send")],
     an_idle_connection_is_closed_by_the_balancer_first: [
         line("http-reuse", "http-reuse safe"),
