@@ -104,7 +104,7 @@ class HAProxyBalancer(Balancer):
             line("http-after-response set-header X-Request-ID"),
         ],
         "internal_paths_are_closed_to_the_outside": [
-            line("http-request deny deny_status 404 if { path,url_dec -m reg '^/+"),
+            line("http-request deny deny_status 404 if internal"),
             line("http-request deny deny_status 404 if { path,url_dec -m reg '/["),
             line("http-error status 404"),
         ],

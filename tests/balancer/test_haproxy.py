@@ -1,5 +1,6 @@
 """What HAProxy promises beyond the scenarios of all balancers: health checks, weights, retries, its sockets."""
 
+import re
 import select
 import socket
 import stat
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.balancer.balancer import INSIDE
 from tests.balancer.client import Client
 from tests.balancer.conftest import RED
 from tests.balancer.haproxy import HAProxyBalancer, line
@@ -246,6 +248,20 @@ def what_cannot_be_read_is_refused_by_a_page_of_its_own(start: Open, one: Upstre
         assert one.requests == []
 
 
+def a_load_balancer_in_front_may_check_the_health(start: Open, one: Upstream, two: Upstream) -> None:
+    """By its address, with any Host and in plain text; nobody else, and nothing else."""
+    with start(one.port) as balancer:
+        for tls in (True, False):
+            port = balancer.port if tls else balancer.plain
+            with Client(port, tls=tls, source=INSIDE) as client:
+                assert client.get("/livez", {"Host": "10.1.2.3"}).status == 200
+            with Client(port, tls=tls) as client, suppress(HTTPException):
+                assert client.get("/livez", {"Host": "10.1.2.3"}).status == 421
+            with Client(port, tls=tls, source=INSIDE) as client, suppress(HTTPException):
+                assert client.get("/", {"Host": "10.1.2.3"}).status == 421
+        assert [request.target for request in one.requests] == ["/livez"] * 2
+
+
 def a_failed_handshake_is_an_entry_too(start: Open, one: Upstream, two: Upstream) -> None:
     """With its reason."""
     with start(one.port) as balancer:
@@ -259,6 +275,10 @@ SCENARIOS: Mapping[Scenario, Sequence[Change]] = {
     a_broken_configuration_is_named_and_not_loaded: [Line(RELOAD, "*) echo", "*) ;;")],
     a_failed_handshake_is_an_entry_too: [line("error-log-format")],
     a_head_that_comes_byte_by_byte_ends_in_time: [line("timeout http-request", "timeout http-request 1h")],
+    a_load_balancer_in_front_may_check_the_health: [
+        line("acl internal", "acl internal path,url_dec -m str /x"),
+        line("acl inside", "acl inside src 127.0.0.1"),
+    ],
     a_reload_keeps_the_weights: [
         line("load-server-state-from-file"),
         line("server-state-file"),
@@ -319,3 +339,13 @@ def test_it_does_not_hold_without_its_directive(
 @pytest.mark.servers
 def test_its_configuration_has_no_warning(start: Open, one: Upstream) -> None:
     assert [row for row in start(one.port).check().splitlines() if "[NOTICE]" not in row] == []
+
+
+def test_its_times_and_sizes_fit_those_of_the_service(rendered: Callable[[str], Path]) -> None:
+    project = rendered("haproxy")
+    text = (project / "deploy/haproxy/haproxy.cfg").read_text()
+    settings = dict(re.findall(r"^#([A-Z_]+)=(\d+)$", (project / ".env.example").read_text(), re.M))
+    times = {name: int(seconds) for name, seconds in re.findall(r"timeout ([a-z-]+) (\d+)s", text)}
+    assert times["http-keep-alive"] <= int(settings["KEEP_ALIVE_SECONDS"]) - 10
+    assert times["connect"] < times["check"] + 1 <= times["server"]
+    assert f"req.body_size gt {settings['MAX_BODY_BYTES']} " in text
