@@ -113,6 +113,7 @@ class HAProxyBalancer(Balancer):
             line("compression minsize-res"),
             line("compression type", "compression type text/css"),
         ],
+        "no_request_is_lost_by_reloads": [line("option idle-close-on-response")],
         "no_request_is_lost_if_an_instance_is_killed": [line("retry-on")],
         "no_request_meets_a_connection_that_is_being_closed": [
             line("http-reuse", "http-reuse always"),
