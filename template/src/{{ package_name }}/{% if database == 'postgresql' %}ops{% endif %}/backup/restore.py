@@ -16,8 +16,8 @@ from .streams import CHUNK, Measured, unseal
 from .workspace import workspace
 
 VERIFIED = "verified.json"  # beside the manifest: when the backup was last decrypted and decoded
-NAME_LENGTH = 63  # of an identifier of PostgreSQL
 UNFINISHED = "_unfinished"  # the end of the name until rows are compared; also what a killed run has left
+MAX_NAME = 63 - len(UNFINISHED)  # an identifier of PostgreSQL has 63 bytes
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def restore(
     """
     if database.exists(name):
         raise BackupError(f"the database {name} exists: choose another name by --database, or drop it yourself")
-    unfinished = name[: NAME_LENGTH - len(UNFINISHED)] + UNFINISHED
+    unfinished = name[-MAX_NAME:] + UNFINISHED
     with opened(store, manifest, settings, command, report) as folder:
         database.restore(folder, manifest, unfinished, report)
     with report.step("compare"):
@@ -123,4 +123,4 @@ def notes(manifest: Facts, found: Facts) -> Iterator[str]:
 def new_name(live: str, purpose: str) -> str:
     """Return the name of a new database, such as `orders_restored_20261127t000312z`."""
     suffix = f"_{purpose}_{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
-    return live[: NAME_LENGTH - len(suffix)] + suffix
+    return live[: MAX_NAME - len(suffix)] + suffix
