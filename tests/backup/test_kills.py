@@ -107,7 +107,7 @@ def killed_backups(backups: Backups, moments: Iterable[Wait]) -> None:
 
 
 def killed_restores(backups: Backups, server: Postgres, moments: Iterable[Wait]) -> None:
-    """Restores are killed: what they leave says that it is unfinished, or is whole; the last one works and cleans up."""
+    """Restores are killed: what they leave is marked as unfinished, or whole; the last one works and cleans up."""
     backups.create()
     live, left, before = contents(backups.url), set[int](), databases(server)
     try:
