@@ -18,7 +18,7 @@ from tests.backup.archive import ARCHIVE, CONF, DOC, EXAMPLE, SECONDS, Host, Pos
 from tests.projects import Edit, Project, render
 from tests.sabotage import Line, Sabotage
 from tests.servers import packages
-from tests.servers.process import reachable
+from tests.servers.process import ServerError, reachable
 from tests.servers.s3 import REGION, Bucket
 
 pytestmark = pytest.mark.servers
@@ -40,6 +40,11 @@ def archiving(silver: Project) -> Iterator[Host]:
         yield made
 
 
+def moment(made: Host, when: str) -> str:
+    """A time of the server, as the documentation writes it."""
+    return str(made.value(f"SELECT to_char(({when}) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')"))
+
+
 def recovers(project: Project, **env: str) -> list[str]:
     """What is there after a restore, of a row before the target and one after it."""
     with Host(project, **env) as made:
@@ -48,10 +53,10 @@ def recovers(project: Project, **env: str) -> list[str]:
         made.ask("CREATE TABLE events (name text)")
         made.ask("INSERT INTO events VALUES ('before')")
         time.sleep(1.1)  # pgBackRest counts whole seconds
-        moment = str(made.value("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')"))
+        target = moment(made, "now()")
         made.ask("INSERT INTO events VALUES ('after')")
         assert made.ask("SELECT name FROM events ORDER BY name DESC") == [("before",), ("after",)]
-        made.restore(moment)
+        made.restore(target)
         found = [str(name) for (name,) in made.ask("SELECT name FROM events ORDER BY name")]
         made.ask("INSERT INTO events VALUES ('since')")
         made.type(*steps(project, "Restore to a point in time")[5])  # archives and checks that, and makes a full copy
@@ -104,6 +109,16 @@ def test_the_repository_may_be_a_bucket(silver: Project, bucket: Bucket, tmp_pat
 def test_a_host_that_archives_nothing_fails_the_proof(silver: Project, tmp_path: Path, sick: Sabotage) -> None:
     with pytest.raises(AssertionError, match="pgbackrest"):
         recovers(silver.variant(tmp_path / "sick", sick))
+
+
+@pytest.mark.wide
+def test_a_target_that_was_never_archived_is_refused(silver: Project) -> None:
+    with Host(silver) as made:
+        made.set_up()
+        with pytest.raises((AssertionError, ServerError), match="recovery ended before configured") as refused:
+            made.restore(moment(made, "now() + interval '1 hour'"))
+        assert documented(silver, str(refused.value))
+        assert (made.home / "before/PG_VERSION").exists()
 
 
 @pytest.mark.sabotage
