@@ -10,6 +10,7 @@ from tests.servers.alertmanager import Alertmanager
 from tests.servers.aws import Aws
 from tests.servers.browser import open_browser
 from tests.servers.bugsink import Bugsink
+from tests.servers.engine import open_engine
 from tests.servers.haproxy import HAProxy
 from tests.servers.memcached import Memcached
 from tests.servers.nginx import Nginx
@@ -51,6 +52,13 @@ def chromium() -> str:
 def secrets_manager() -> str:
     with Aws() as server:
         return f"moto {version('moto')} on port {server.port}"
+
+
+def engine() -> str:
+    if not (opened := open_engine()):
+        return "needs root, or a Docker that answers"
+    with opened:
+        return opened.do("version", "--format={{.Client.Version}}").stdout.strip() + f", {type(opened).__name__}"
 
 
 def nginx() -> str:
@@ -107,6 +115,7 @@ SERVERS: dict[str, Callable[[], str]] = {
     "Alertmanager": alertmanager,
     "Bugsink": bugsink,
     "Chromium": chromium,
+    "Container engine": engine,
     "HAProxy": haproxy,
     "Memcached": memcached,
     "NGINX": nginx,

