@@ -34,10 +34,12 @@ CERTIFICATES = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certif
 STOP_SECONDS = 20
 # A container may do nothing that the service does not need.
 CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host", "--no-healthcheck")
-# crun wants cgroups of one version; what podman and crun keep goes with the namespace.
+# crun wants cgroups of one version; what buildah, podman and crun keep is in memory, and goes with the namespace.
 NAMESPACE = """
 umount -R /sys/fs/cgroup
-mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /dev/shm && touch "$1"
+mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit
+for each in /dev/shm /run "$1"; do mount -t tmpfs -o size=6g tmpfs "$each" || exit; done
+echo ready
 exec sleep infinity
 """
 STAND_IN = f"""
@@ -149,13 +151,14 @@ class Podman(Engine):
         self._namespace: Process | None = None
 
     def __enter__(self) -> Self:
-        ready = self.home / "ready"
-        holder = ["unshare", "--mount", "--propagation=private", "sh", "-c", NAMESPACE, "sh", str(ready)]
-        self._namespace = Process(holder, log=self.home / "namespace.log")
-        self._namespace.wait_until(ready.exists, 10)
+        log, store = self.home / "namespace.log", self.home / "store"
+        store.mkdir()
+        holder = ["unshare", "--mount", "--propagation=private", "sh", "-c", NAMESPACE, "sh", str(store)]
+        self._namespace = Process(holder, log=log)
+        self._namespace.wait_until(lambda: "ready" in log.read_text(), 10)
         with _alone():
             stand_ins = self._stand_ins()
-        self._use(self.home / "store", f"--storage-opt=overlay.imagestore={stand_ins}")
+        self._use(store, f"--storage-opt=overlay.imagestore={stand_ins}")
         return self
 
     def __exit__(self, *_: object) -> None:
