@@ -1,5 +1,6 @@
 """HAProxy with the emitted configuration."""
 
+import grp
 import os
 import pwd
 import socket
@@ -165,6 +166,7 @@ class HAProxyBalancer(Balancer):
         """Write what a user writes into site.cfg."""
         settings = {
             "LB_CERTIFICATES": self.pem,
+            "LB_GROUP": grp.getgrgid(os.getgid()).gr_name,
             "LB_HOSTS": HOST,
             "LB_HTTP": f"127.0.0.1:{self.plain}",
             "LB_HTTPS": self.address,

@@ -1,5 +1,8 @@
 """What HAProxy promises beyond the scenarios of all balancers: health checks, weights, retries, its sockets."""
 
+import grp
+import os
+import pwd
 import re
 import select
 import socket
@@ -16,6 +19,7 @@ import pytest
 from tests.balancer.balancer import INSIDE
 from tests.balancer.client import Client
 from tests.balancer.conftest import RED
+from tests.balancer.edge import problem
 from tests.balancer.haproxy import HAProxyBalancer, line
 from tests.balancer.upstream import Request, Upstream, response
 from tests.projects import Change, Edit
@@ -231,6 +235,14 @@ def a_head_that_comes_byte_by_byte_ends_in_time(start: Open, one: Upstream, two:
         assert one.requests == []
 
 
+def a_body_that_does_not_begin_in_time_is_a_problem(start: Open, one: Upstream, two: Upstream) -> None:
+    """Without an instance."""
+    with start(one.port, hasty=True) as balancer, Client(balancer.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: orders.test\r\nContent-Length: 10\r\n\r\nabc")
+        problem(client.answer(), 408, "request-timeout")
+        assert not one.requests
+
+
 def what_cannot_be_read_is_refused_by_a_page_of_its_own(start: Open, one: Upstream, two: Upstream) -> None:
     """The parser responds before any rule: without an id, and as HTML."""
     head = b"GET / HTTP/1.1\r\nHost: orders.test\r\n"
@@ -262,6 +274,31 @@ def a_load_balancer_in_front_may_check_the_health(start: Open, one: Upstream, tw
         assert [request.target for request in one.requests] == ["/livez"] * 2
 
 
+def a_copy_belongs_to_what_its_vary_names(start: Open, one: Upstream, two: Upstream) -> None:
+    """A page of each origin has its own, also of half a megabyte."""
+
+    def reply(request: Request) -> bytes:
+        (origin,) = request.all("origin")
+        return response(origin.encode() * 25_000, cache_control="public, s-maxage=60", vary="Origin")
+
+    one.reply = reply
+    with start(one.port) as balancer:
+        for origin in ("https://a.example.com", "https://b.example.com") * 2:
+            with Client(balancer.port) as client:
+                assert client.get("/", {"Origin": origin}).body == origin.encode() * 25_000
+        assert len(one.requests) == 2
+
+
+def a_long_entry_is_whole(start: Open, one: Upstream, two: Upstream) -> None:
+    """Also if each byte has to be escaped. A connection without a request is none."""
+    with start(one.port) as balancer:
+        with Client(balancer.port) as client:
+            assert client.get("/" + "a" * 7_000, {"User-Agent": "\x01" * 1_000}).status == 200
+        entry = balancer.entry(status=200)
+        assert (entry["path"], entry["user_agent"]) == ("/" + "a" * 1_023, "\x01" * 300)
+        assert len(balancer.entries()) == 1
+
+
 def a_failed_handshake_is_an_entry_too(start: Open, one: Upstream, two: Upstream) -> None:
     """With its reason."""
     with start(one.port) as balancer:
@@ -271,15 +308,38 @@ def a_failed_handshake_is_an_entry_too(start: Open, one: Upstream, two: Upstream
         assert until(lambda: any("http request" in str(entry.get("error")) for entry in balancer.entries()))
 
 
+def workers_are_not_root(start: Open, one: Upstream, two: Upstream) -> None:
+    """The first process opens ports and reads keys; what clients reach runs as another user and group."""
+    if os.getuid() != 0:
+        pytest.skip("only root can give the workers another user")
+    site = Edit(
+        "deploy/haproxy/haproxy.cfg",
+        "presetenv LB_CERT",
+        "setenv LB_USER nobody\n    setenv LB_GROUP nogroup\n    presetenv LB_CERT",
+    )
+    with start(one.port, changes=(site,)) as balancer:
+        assert send(balancer, 1) == [200]
+        for worker in descendants(balancer.process.pid):
+            ids = re.findall(r"^[UG]id:\t(\d+)", Path(f"/proc/{worker}/status").read_text(), re.M)
+            assert ids == [str(pwd.getpwnam("nobody").pw_uid), str(grp.getgrnam("nogroup").gr_gid)]
+
+
 SCENARIOS: Mapping[Scenario, Sequence[Change]] = {
     a_broken_configuration_is_named_and_not_loaded: [Line(RELOAD, "*) echo", "*) ;;")],
     a_failed_handshake_is_an_entry_too: [line("error-log-format")],
+    a_body_that_does_not_begin_in_time_is_a_problem: [
+        line("http-error status 408"),
+        line("http-request wait-for-body"),
+    ],
     a_head_that_comes_byte_by_byte_ends_in_time: [line("timeout http-request", "timeout http-request 1h")],
     a_load_balancer_in_front_may_check_the_health: [
         line("acl internal", "acl internal path,url_dec -m str /x"),
         line("acl inside", "acl inside src 127.0.0.1"),
     ],
+    a_long_entry_is_whole: [line("log stdout", "log stdout format raw local0"), line("option dontlognull")],
+    a_copy_belongs_to_what_its_vary_names: [line("process-vary"), line("max-object-size")],
     a_reload_keeps_the_weights: [
+        line("default-server", "default-server check inter 1s fall 2 rise 1"),
         line("load-server-state-from-file"),
         line("server-state-file"),
         Line(RELOAD, "/^[0-9]+ /", "$4 == 0"),
@@ -289,7 +349,11 @@ SCENARIOS: Mapping[Scenario, Sequence[Change]] = {
     a_reload_leaves_no_old_process_behind: [line("hard-stop-after", "hard-stop-after 60s")],
     a_weight_is_the_share_of_the_requests: [line("balance roundrobin", "balance random")],
     an_instance_that_stops_between_two_checks_costs_no_request: [line("retries", "retries 0")],
-    an_instance_that_is_not_ready_gets_no_requests: [line("option httpchk"), line("http-check send")],
+    an_instance_that_is_not_ready_gets_no_requests: [
+        line("default-server", "default-server weight 100"),
+        line("option httpchk"),
+        line("http-check send"),
+    ],
     an_idle_connection_is_closed_by_the_balancer_first: [
         line("http-reuse", "http-reuse safe"),
         line("timeout http-keep-alive", "timeout http-keep-alive 90s"),
@@ -304,6 +368,7 @@ SCENARIOS: Mapping[Scenario, Sequence[Change]] = {
     only_the_owner_may_use_the_admin_socket: [line("stats socket", 'stats socket "${LB_RUN}/admin.sock" level admin')],
     the_connections_of_one_address_are_limited: [line("tcp-request connection reject")],
     what_cannot_be_read_is_refused_by_a_page_of_its_own: [],
+    workers_are_not_root: [line("user"), line("group")],
 }
 BROKEN = [(scenario, change) for scenario, changes in SCENARIOS.items() for change in changes]
 
