@@ -92,13 +92,13 @@ class Client:
 
     def rest(self) -> bytes:
         """All that comes until the connection is closed; TimeoutError if it stays open."""
-        received = b""
+        received = bytearray()
         try:
             while piece := self.socket.recv(65_536):
                 received += piece
         except (ConnectionResetError, ssl.SSLError):
             pass
-        return received
+        return bytes(received)
 
 
 def statuses(received: bytes) -> list[int]:

@@ -61,7 +61,7 @@ def an_unknown_host_is_refused(balancer: Balancer, upstream: Upstream) -> None:
             raise AssertionError(f"there was a handshake for {name}")
         with Client(balancer.port) as client:
             problem(client.get("/", {"Host": name}), 421, "misdirected-request")
-        with Client(balancer.plain, tls=False) as client:
+        with Client(balancer.plain, tls=False, seconds=4) as client:
             client.send(f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
             assert client.rest() == b""
     assert len(upstream.requests) == 1
@@ -259,7 +259,7 @@ def a_body_that_is_too_large_is_refused(balancer: Balancer, upstream: Upstream) 
         with Client(balancer.port) as client:
             assert client.request("POST", path, body=bytes(limit)).status == 200
         assert len(upstream.last.body) == limit
-        with Client(balancer.port) as client:
+        with Client(balancer.port, seconds=4) as client:
             problem(client.request("POST", path, {"Content-Length": str(limit + 1)}), 413, "content-too-large")
 
 
@@ -347,7 +347,7 @@ def a_client_that_does_not_read_is_left(balancer: Balancer, upstream: Upstream) 
 
     upstream.reply = reply
     with Client(balancer.port, seconds=10) as client:
-        client.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        client.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
         assert sent.wait(5)
         threading.Event().wait(3)
         assert len(client.rest()) < size
