@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests import proof
 from tests.backup.conftest import (
     PASSWORD,
     Backups,
@@ -21,13 +23,15 @@ from tests.backup.conftest import (
     after,
     begin,
     databases,
+    drop,
     renamed,
     until,
     with_password,
     write_manifest,
 )
 from tests.backup.contents import contents
-from tests.database.conftest import Database
+from tests.database.conftest import Database, copy
+from tests.projects import Project
 from tests.sabotage import Body, Value
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import NewestPostgres, Postgres
@@ -67,52 +71,82 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def notices(backups: Backups, damage: Callable[[Path], object], line: str) -> None:
-    """A damaged backup is refused by `verify` and `restore`, and the one before it can still be restored."""
+@pytest.fixture(scope="module")
+def pair(project: Project, server: Postgres, model: Database, key: Key, folder: Path) -> tuple[Backups, str, str]:
+    """The command on a database with two backups, and their ids, the older one first."""
+    backups = Backups(project, with_password(copy(project, server, model).admin), folder, key, server.programs())
     first = backups.create()
     time.sleep(1)  # ids have seconds
-    second = backups.create()
-    before = contents(backups.url)
-    damage(backups.store / second)
+    return backups, first, backups.create()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pair")
+
+
+Pair = tuple[Backups, str, str]
+
+
+def copied(pair: Pair, folder: Path, project: Project | None = None) -> tuple[Backups, str]:
+    """The same backups, to be damaged, and the id of the newer one."""
+    backups, _, newer = pair
+    shutil.copytree(backups.store, folder / "store")
+    return replace(backups, folder=folder, project=project or backups.project), newer
+
+
+def notices(backups: Backups, backup: str, damage: Callable[[Path], object], line: str) -> None:
+    """A damaged backup is refused by `verify` and `restore`."""
+    damage(backups.store / backup)
     for command in ("verify", "restore"):
-        assert re.search(line, backups.fails(command, second))
-    assert contents(backups.url) == before
-    restored = json.loads(backups.must("restore", first, "--json"))["database"]
-    assert contents(renamed(backups.url, restored)).keys() == before.keys()
+        assert re.search(line, backups.fails(command, backup))
     assert list(backups.scratch.glob("*/*/")) == []
 
 
 @pytest.mark.parametrize(("damage", "line"), DAMAGES.values(), ids=DAMAGES)
-def test_what_is_damaged_is_refused(backups: Backups, damage: Callable[[Path], object], line: str) -> None:
-    notices(backups, damage, line)
+def test_what_is_damaged_is_refused(pair: Pair, tmp_path: Path, damage: Callable[[Path], object], line: str) -> None:
+    notices(*copied(pair, tmp_path), damage, line)
 
 
 @pytest.mark.sabotage
-def test_without_the_hash_a_flipped_bit_is_not_explained(make: Made) -> None:
+def test_without_the_hash_a_flipped_bit_is_not_explained(pair: Pair, project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Body("ops.backup.restore:check_data", "pass"))
     with pytest.raises(AssertionError):
-        notices(make(Body("ops.backup.restore:check_data", "pass")), *DAMAGES["a bit of the data"])
+        notices(*copied(pair, tmp_path, sick), *DAMAGES["a bit of the data"])
 
 
-def every_bit_counts(backups: Backups) -> None:
+def test_the_backup_before_a_damaged_one_is_restored(pair: Pair, tmp_path: Path, server: Postgres) -> None:
+    backups, newer = copied(pair, tmp_path)
+    cut(backups.object(newer))
+    before = contents(backups.url)
+    restored = json.loads(backups.must("restore", pair[1], "--json"))["database"]
+    assert contents(renamed(backups.url, restored)) == contents(backups.url) == before
+    drop(server, restored)
+
+
+def every_bit_counts(backups: Backups, backup: str) -> None:
     """No byte of the manifest can change without being noticed."""
-    backup = backups.create()
     file = backups.object(backup, "manifest.json")
     whole = file.read_bytes()
-    for at in [0, *range(5, len(whole), len(whole) // 25)]:
+    for at in [0, *range(5, len(whole), len(whole) // proof.count(gate=8, full=100))]:
         if not whole[at : at + 1].isspace():
             flip(file, at / len(whole))
             assert "damaged" in backups.fails("verify", backup), whole[at - 20 : at + 20]
             file.write_bytes(whole)
 
 
-def test_every_bit_of_the_manifest_counts(backups: Backups) -> None:
-    every_bit_counts(backups)
+def test_every_bit_of_the_manifest_counts(pair: Pair, tmp_path: Path) -> None:
+    every_bit_counts(*copied(pair, tmp_path))
 
 
 @pytest.mark.sabotage
-def test_without_its_digest_a_changed_manifest_is_taken(make: Made) -> None:
+def test_without_its_digest_a_changed_manifest_is_taken(pair: Pair, project: Project, tmp_path: Path) -> None:
+    sick = project.variant(tmp_path / "sick", Body("ops.backup.manifest:_digest", "return found.get('digest')"))
+    backups, newer = copied(pair, tmp_path, sick)
+    file = backups.object(newer, "manifest.json")
+    file.write_text(file.read_text().replace('"digest": "', '"digest": null, "was": "'))
     with pytest.raises(AssertionError):
-        every_bit_counts(make(Body("ops.backup.manifest:_digest", "return ''")))
+        every_bit_counts(backups, newer)
 
 
 def test_an_unencrypted_backup_that_is_damaged_is_refused(backups: Backups) -> None:
@@ -257,6 +291,25 @@ def test_an_unsafe_client_that_is_taken_is_noticed(make: Made, tmp_path: Path) -
         test_a_client_that_is_unsafe_older_or_newer_is_refused(sick, tmp_path, "15.18")
 
 
+def test_a_role_that_the_server_has_not_is_said(
+    backups: Backups, newest_postgres: NewestPostgres, database: Database
+) -> None:
+    """Policies name roles: on a new server they are made first."""
+    database.run(
+        "DROP ROLE IF EXISTS only_here",
+        "CREATE ROLE only_here",
+        "CREATE TABLE secret (n int)",
+        "ALTER TABLE secret ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON secret TO only_here USING (n = 1)",
+    )
+    backups.create()
+    before = databases(newest_postgres)
+    env = {"BACKUP_ADMIN_URL": with_password(newest_postgres.url()), "BACKUP_PG_BIN": str(newest_postgres.programs())}
+    line = backups.told(**env).fails("restore")
+    assert 'role "only_here" does not exist: type `make roles` for any database of this server, or CREATE ROLE' in line
+    assert databases(newest_postgres) == before
+
+
 def test_a_dump_of_a_newer_server_is_not_restored_into_an_older_one(
     backups: Backups, newest_postgres: NewestPostgres, server: Postgres
 ) -> None:
@@ -355,9 +408,9 @@ def in_a_statement(process: subprocess.Popen[str]) -> None:
     after(process, "slow")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hanging() -> Iterator[Postgres]:
-    """A server of its own for a test that stops it, with a database that takes a while to dump."""
+    """A server of its own for tests that stop it."""
     with Postgres() as opened:
         yield opened
 
