@@ -108,7 +108,7 @@ def test_the_repository_may_be_a_bucket(silver: Project, bucket: Bucket, tmp_pat
 )
 def test_a_host_that_archives_nothing_fails_the_proof(silver: Project, tmp_path: Path, sick: Sabotage) -> None:
     with pytest.raises(AssertionError, match="pgbackrest"):
-        recovers(silver.variant(tmp_path / "sick", sick))
+        recovers(silver.variant(tmp_path / "sick", sick), PGBACKREST_ARCHIVE_TIMEOUT="5")
 
 
 @pytest.mark.wide
@@ -286,7 +286,7 @@ def kept_after(made: Host, days: int) -> int:
 
 def retained(made: Host) -> tuple[int, int]:
     """Of two full copies, how many are left after 12 days and after 16."""
-    made.type(line_of(made.project, "--type=full"))
+    made.type(line_of(made.project, "--type=full"), line_of(made.project, "--type=diff"))
     return kept_after(made, 12), kept_after(made, 16)
 
 
@@ -297,8 +297,8 @@ def test_a_copy_is_deleted_after_two_weeks_if_there_is_a_newer_one(archiving: Ho
 @pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("days", "left"),
-    [("repo1-retention-full=1", (1, 1)), ("", (2, 2)), ("repo1-retention-full=90", (2, 2))],
-    ids=["a day", "for ever", "long"],
+    [("repo1-retention-full=1", (1, 1)), ("", (2, 2))],
+    ids=["a day", "for ever"],
 )
 def test_another_retention_fails_the_proof(silver: Project, tmp_path: Path, days: str, left: tuple[int, int]) -> None:
     with Host(silver.variant(tmp_path / "sick", Line(CONF, "repo1-retention-full=", days))) as made:
