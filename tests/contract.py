@@ -80,5 +80,4 @@ LATER = (
     ("hardening", "target", "dast"),
     ("hardening", "variable", "OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
     ("delivery", "question", "ci deploy_target rollout"),
-    ("delivery", "target", "up"),
 )

@@ -1,43 +1,20 @@
 """`docker compose up -d database`: its flags and its scripts, run on a real server without the engine."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
 import yaml
 
-from tests.database.conftest import Database
+from tests.compose.native import Native
+from tests.compose.servers import database
 from tests.projects import Project
 from tests.sabotage import Line
-from tests.servers.postgres import open_postgres
 
 pytestmark = pytest.mark.servers
 COMPOSE = "compose.yaml"
-
-
-@contextmanager
-def up(project: Project) -> Iterator[tuple[Database, Any]]:
-    """What the image does at its first start: the flags, the database, then the scripts in their order as superuser."""
-    whole = yaml.safe_load((project.root / COMPOSE).read_text())
-    service = whole["services"]["database"]
-    program, *flags = service["command"].split()
-    assert (program, set(flags[::2])) == ("postgres", {"-c"})
-    mounted = {target: source for source, target, *_ in (volume.split(":") for volume in service["volumes"])}
-    scripts = {
-        target: (project.root / source).read_text() for target, source in mounted.items() if "initdb.d" in target
-    }
-    scripts |= {each["target"]: whole["configs"][each["source"]]["content"] for each in service["configs"]}
-    with open_postgres(dict(flag.split("=", 1) for flag in flags[1::2])) as server:
-        database = Database(server.url(service["environment"]["POSTGRES_DB"]))
-        Database(server.url()).run(f"CREATE DATABASE {service['environment']['POSTGRES_DB']}")
-        for _, script in sorted(scripts.items()):
-            with psycopg.connect(database.admin, autocommit=True) as connection:
-                connection.execute(script.encode())
-        yield database, server
 
 
 def serves_developers(project: Project) -> None:
@@ -48,12 +25,13 @@ def serves_developers(project: Project) -> None:
         re.M,
     )
     assert len(shown) == 2
-    with up(project) as (database, server):
+    with TemporaryDirectory() as folder, database(Native(project, Path(folder))) as server:
+        admin_url = server.url("my_service")
         env = {name: re.sub(r"//[^@]*@", f"//{user}:local@", server.url(base)) for name, user, base in shown}
         project.cli("migrate", env=env, check=True)
         with psycopg.connect(env["DATABASE_URL"]) as app:
             app.execute("SELECT count(*), pg_sleep(0.15) FROM items")
-        with psycopg.connect(database.admin) as admin:
+        with psycopg.connect(admin_url) as admin:
             asked = re.search(r"```sql\n(.*?)```", (project.root / "docs/database.md").read_text(), re.S)
             assert asked
             slow = admin.execute(asked[1].encode()).fetchall()
@@ -84,5 +62,4 @@ def test_a_spoiled_file_is_noticed(project: Project, tmp_path: Path, sabotage: L
 def test_without_a_database_there_is_none(bare_project: Project) -> None:
     whole = yaml.safe_load((bare_project.root / COMPOSE).read_text())
     assert "database" not in whole["services"] | whole["configs"]
-    assert "volumes" not in whole
     assert not (bare_project.root / "deploy/postgres").exists()

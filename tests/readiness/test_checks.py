@@ -135,11 +135,17 @@ SABOTAGES: dict[str, list[Case]] = {
         Case(
             "replace others, as platform/http.py does",
             Body(
-                "http:_create_context",
+                "http:Door.__call__",
                 """
-                context = original(scope, state)
-                context.request_id = dict(scope["headers"]).get(b"x-request-id", b"-").decode()
-                return context
+                asked = dict(scope.get("headers", [])).get(b"x-request-id", b"-")
+
+                async def forge(message):
+                    for n, (name, _) in enumerate(message.get("headers", [])):
+                        if name == b"x-request-id":
+                            message["headers"][n] = name, asked
+                    await send(message)
+
+                await original(scope, receive, forge)
                 """,
             ),
         ),
