@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,6 @@ def container(image: Image, database: Database, tmp_path_factory: pytest.TempPat
         yield started
 
 
-def serve(image: Image, folder: Path, database: Database):  # type: ignore[no-untyped-def]
+def serve(image: Image, folder: Path, database: Database) -> AbstractContextManager[Container]:
     """Run the service."""
     return image.start(folder, **PRODUCTION, DATABASE_URL=database.url("app"))

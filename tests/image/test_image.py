@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import tarfile
 import threading
@@ -238,7 +239,17 @@ def test_its_own_layers_are_small(engine: Engine, source: Project, image: Image,
 
 def test_another_build_has_the_same_layers(build: Build, source: Project, image: Image, tmp_path: Path) -> None:
     again = source.variant(tmp_path / "again")
+    for file in again.root.rglob("*"):
+        os.utime(file)
     assert layers(build(again, "", "--no-cache")) == layers(image)
+
+
+@pytest.mark.wide
+def test_without_a_database_it_serves_too(build: Build, bare_project: Project, tmp_path: Path) -> None:
+    image = build(bare_project.variant(tmp_path / "bare"))
+    with image.start(tmp_path, **PRODUCTION) as container:
+        is_healthy(container)
+        assert httpx.get(f"{container.url}/readyz", trust_env=False).status_code == 200
 
 
 def test_no_secret_reaches_the_build(engine: Engine, source: Project, tmp_path: Path) -> None:
