@@ -59,7 +59,7 @@ class Balancer(Server):
         for change in changes:
             change.apply(self.home)
         self.pem = self.home / "site.pem"  # certificates and key
-        AUTHORITY.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(str(self.pem))
+        AUTHORITY.issue_cert(HOST, "localhost").private_key_and_cert_chain_pem.write_to_path(str(self.pem))
         for name, text in (own or {}).items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(text)

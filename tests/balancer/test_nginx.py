@@ -11,12 +11,12 @@ import crossplane
 import pytest
 
 from tests import commands
-from tests.balancer.balancer import HOST, INSIDE, Balancer
+from tests.balancer.balancer import AUTHORITY, HOST, INSIDE, Balancer
 from tests.balancer.client import Client
 from tests.balancer.conftest import RED, Open
 from tests.balancer.nginx import MAIN, PROBLEM, SERVICE, NginxBalancer
 from tests.balancer.upstream import Upstream
-from tests.projects import ROOT, Project
+from tests.projects import ROOT, Project, Service
 from tests.sabotage import Line
 
 pytestmark = [pytest.mark.servers, pytest.mark.parametrize("kind", ["nginx"], indirect=True)]
@@ -142,6 +142,55 @@ def test_a_health_check_needs_its_directives(open_balancer: Open, start: str) ->
         pytest.raises(RED),
     ):
         health(sick)
+
+
+def proven(project: Project, balancer: Balancer, area: str) -> set[str]:
+    """What the emitted `ready` proves of an area at the public address, asked from the inside."""
+    ca = balancer.home / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(str(ca))
+    url = f"https://localhost:{balancer.port}"
+    done = project.ready("--url", url, "--area", area, env={"SSL_CERT_FILE": str(ca)})
+    return set(re.findall(rf"^proven +{area}\.(\w+)", done.stdout, re.M))
+
+
+LOCAL = {"conf.d/server-name.conf": "server_name localhost;\n", "conf.d/inside-local.conf": "127.0.0.1 1;\n"}
+CHECKS = {"scaling": {"alive", "ready", "request_ids", "serves", "tls"}, "security": {"headers", "hosts"}}
+
+
+@pytest.fixture(scope="module")
+def running(bare_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service; tests leave it running."""
+    with bare_project.serve(tmp_path_factory.mktemp("running"), {"TRUSTED_HOSTS": "localhost"}) as service:
+        yield service
+
+
+def test_the_readiness_check_finds_no_gap_through_it(
+    bare_project: Project, running: Service, open_balancer: Open
+) -> None:
+    with open_balancer(running.port, own=LOCAL) as balancer:
+        for area, checks in CHECKS.items():
+            assert proven(bare_project, balancer, area) >= checks
+
+
+@pytest.mark.sabotage
+@pytest.mark.parametrize(
+    ("change", "area", "gone"),
+    [
+        (Line("deploy/nginx/health.conf", "if ($inside", "if ($inside = 1) {"), "scaling", {"alive"}),
+        (
+            Line(SERVICE, "proxy_set_header X-Forwarded-Proto", "proxy_set_header X-Forwarded-Proto http;"),
+            "security",
+            {"headers"},
+        ),
+        (Line(MAIN, "server_tokens"), "security", {"headers"}),
+    ],
+    ids=["health", "scheme", "version"],
+)
+def test_the_readiness_check_finds_what_is_wrong_with_it(
+    bare_project: Project, running: Service, open_balancer: Open, change: Line, area: str, gone: set[str]
+) -> None:
+    with open_balancer(running.port, own=LOCAL, changes=(change,)) as sick:
+        assert CHECKS[area] - proven(bare_project, sick, area) == gone
 
 
 def not_sniffed(balancer: Balancer) -> None:
