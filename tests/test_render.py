@@ -84,7 +84,7 @@ def parse(path: Path, text: str) -> None:
         list(yaml.safe_load_all(text))
     elif path.suffix == ".json":
         json.loads(text)
-    elif path.suffix in (".ini", ".cfg"):
+    elif path.suffix == ".ini":
         configparser.ConfigParser().read_string(text)
 
 
@@ -141,7 +141,7 @@ def unsorted(folder: Path) -> list[str]:
     )
     lists |= {f"dependencies {n}": re.findall(r'"([A-Za-z0-9-]+)', group) for n, group in enumerate(groups)}
     example = (folder / ".env.example").read_text()
-    lists["rooms"] = re.findall(r"^# --- (\w+)$", example, re.M)[1:]
+    lists["rooms"] = re.findall(r"^# --- (\w+)", example, re.M)[1:]
     for name, section in zip(lists["rooms"], example.split("# --- ")[2:], strict=True):
         lists[name] = re.findall(r"^#([A-Z_]+)=", section, re.M)
     return [name for name, items in lists.items() if items != sorted(items)]
