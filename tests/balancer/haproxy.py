@@ -122,10 +122,7 @@ class HAProxyBalancer(Balancer):
         "plain_http_is_sent_to_https": [line("http-request redirect")],
         "requests_are_spread_over_the_instances": [line("balance roundrobin", "balance first")],
         "the_access_log_is_json_without_query_strings": [line("log-format", "option httplog")],
-        "the_access_line_of_the_service_has_the_clients_address_and_id": [
-            line("http-request set-header X-Forwarded-For"),
-            line("http-request set-header X-Request-ID"),
-        ],
+        "the_service_knows_who_asked_for_what": [line("http-request set-header X-Forwarded-For")],
         "the_address_of_another_balancer_is_replaced_by_its_clients": [
             line("http-request set-src req.hdr_ip(x-forwarded-for,-1)"),
             line("http-request set-src req.hdr_ip(x-forwarded-for,-2)"),

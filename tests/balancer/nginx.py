@@ -43,6 +43,9 @@ class NginxBalancer(Balancer):
             Line(MAIN, "client_max_body_size", "client_max_body_size 2m;"),
             Line(PROBLEMS, "error_page 404 413", "error_page 404 @problem;"),
         ],
+        "a_body_without_a_length_is_refused_while_it_comes": [
+            Line(MAIN, "client_max_body_size", "client_max_body_size 2m;")
+        ],
         "a_client_may_not_have_all_connections": [
             Line(MAIN, "limit_conn connections"),
             Line(MAIN, "limit_conn_status"),
