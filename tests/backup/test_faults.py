@@ -415,12 +415,12 @@ def hanging() -> Iterator[Postgres]:
         yield opened
 
 
-def big(server: Postgres) -> str:
+def big(server: Postgres, rows: int = 200_000) -> str:
     """The address of a database that takes a while to dump."""
     url = server.create_database()
     with psycopg.connect(url, autocommit=True) as connection:
-        query = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS t FROM generate_series(1, 200000) n"
-        connection.execute(query)
+        query = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS t FROM generate_series(1, %s) n"
+        connection.execute(query, [rows])
     return url
 
 
@@ -582,7 +582,7 @@ root = pytest.mark.skipif(os.getuid() != 0, reason="a small disk can only be mou
 
 @root
 def test_a_full_disk_is_said_and_loses_nothing(backups: Backups, server: Postgres, tmp_path: Path) -> None:
-    backups = backups.told(DATABASE_URL=big(server))
+    backups = backups.told(DATABASE_URL=big(server, 50_000))
     first = backups.create()
     with small(tmp_path / "small", "1m") as disk:
         scratch = backups.told(BACKUP_SCRATCH_DIR=str(disk))
