@@ -8,7 +8,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bench.harness import BenchError
@@ -16,6 +16,7 @@ from bench.harness import BenchError
 MOST_CONNECTIONS = 256
 MOST_SECONDS = 60.0
 PATIENCE_SECONDS = 5.0
+Dial = Callable[[int], socket.socket]  # opens the connection with this number
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Arrivals:
 class _Connection:
     """One request after the other on one socket; one that breaks is not opened again."""
 
-    def __init__(self, address: tuple[str, int], request: bytes) -> None:
+    def __init__(self, opened: socket.socket, request: bytes) -> None:
         self.request = request
         self.buffer = b""
         self.due = 0.0
-        self.socket = socket.create_connection(address, timeout=PATIENCE_SECONDS)
+        self.socket = opened
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self) -> None:
@@ -87,17 +88,19 @@ def load(
     headers: Mapping[str, str] | None = None,
     seconds: float = 4.0,
     status: int = 200,
+    dial: Dial | None = None,
 ) -> Load:
     """Ask for `path` over connections that stay open, each anew as soon as it has its answer.
 
-    What is under way when the time is over is waited for, so that the counts match the work done.
+    What is under way when the time is over is waited for, so that the counts match the work done. `dial` opens the
+    connections where plain text from the usual address is not enough.
 
     Raises:
         BenchError: The address is not of this machine, a bound is exceeded, or nobody listens.
     """
     _check(host, connections, seconds)
     with selectors.DefaultSelector() as selector:
-        _connect(selector, (host, port), path, connections, headers or {})
+        _connect(selector, (host, port), path, connections, headers or {}, dial)
         try:
             return _drive(selector, seconds, str(status).encode())
         finally:
@@ -105,7 +108,16 @@ def load(
 
 
 def arrive(
-    host: str, port: int, path: str, *, rate: float, connections: int = 32, seconds: float = 4.0, status: int = 200
+    host: str,
+    port: int,
+    path: str,
+    *,
+    rate: float,
+    connections: int = 32,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = 4.0,
+    status: int = 200,
+    dial: Dial | None = None,
 ) -> Arrivals:
     """Ask for `path` at a fixed rate, whether or not the answers before have come: an open loop.
 
@@ -118,15 +130,17 @@ def arrive(
         path: What is asked for.
         rate: Requests per second.
         connections: At most so many are under way; the others wait, and their waiting counts.
+        headers: Of each request.
         seconds: How long.
         status: What each answer should have.
+        dial: Opens the connections, where plain text from the usual address is not enough.
 
     Raises:
         BenchError: The address is not of this machine, a bound is exceeded, nobody listens, or answers stay away.
     """
     _check(host, connections, seconds)
     with selectors.SelectSelector() as selector:  # epoll waits for whole milliseconds
-        _connect(selector, (host, port), path, connections, {})
+        _connect(selector, (host, port), path, connections, headers or {}, dial)
         try:
             return _keep_pace(selector, rate, int(rate * seconds), str(status).encode())
         except OSError as error:
@@ -136,14 +150,20 @@ def arrive(
 
 
 def _connect(
-    selector: selectors.BaseSelector, address: tuple[str, int], path: str, connections: int, headers: Mapping[str, str]
+    selector: selectors.BaseSelector,
+    address: tuple[str, int],
+    path: str,
+    connections: int,
+    headers: Mapping[str, str],
+    dial: Dial | None,
 ) -> None:
     host = f"{address[0]}:{address[1]}"
     lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **headers}.items())
     request = f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
     try:
-        for _ in range(connections):
-            connection = _Connection(address, request)
+        for number in range(connections):
+            opened = dial(number) if dial else socket.create_connection(address, timeout=PATIENCE_SECONDS)
+            connection = _Connection(opened, request)
             selector.register(connection.socket, selectors.EVENT_READ, connection)
     except OSError as error:
         _close(selector)

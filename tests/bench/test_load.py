@@ -1,6 +1,7 @@
 """The load counts what came back, and stays on this machine and within its bounds."""
 
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -116,3 +117,20 @@ def test_a_fixed_rate_counts_unexpected_answers_and_gives_up_on_none(server: Ser
     assert arrive("127.0.0.1", server.server_port, "/bad", rate=20, seconds=0.5).errors == 10
     with pytest.raises(BenchError, match="broke off"):
         arrive("127.0.0.1", server.server_port, "/once", rate=20, connections=1, seconds=0.5)
+
+
+def test_connections_are_opened_as_the_caller_says(server: Server) -> None:
+    def dial(number: int) -> socket.socket:
+        numbers.append(number)
+        return socket.create_connection(("127.0.0.1", server.server_port), 5)
+
+    numbers: list[int] = []
+    nobody = free_port()
+    headers = {"If-None-Match": '"tag"'}
+    seen = load("127.0.0.1", nobody, "/good", connections=2, seconds=0.3, dial=dial)
+    found = arrive(
+        "127.0.0.1", nobody, "/good", rate=20, connections=3, headers=headers, status=304, seconds=0.5, dial=dial
+    )
+    assert numbers == [0, 1, 0, 1, 2]
+    assert seen.requests + len(found.seconds) == len(server.seen) > 10
+    assert seen.errors == found.errors == 0
