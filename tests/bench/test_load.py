@@ -132,5 +132,6 @@ def test_connections_are_opened_as_the_caller_says(server: Server) -> None:
         "127.0.0.1", nobody, "/good", rate=20, connections=3, headers=headers, status=304, seconds=0.5, dial=dial
     )
     assert numbers == [0, 1, 0, 1, 2]
-    assert seen.requests + len(found.seconds) == len(server.seen) > 10
+    assert seen.requests > 3
+    assert len(found.seconds) == 10
     assert seen.errors == found.errors == 0
