@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.backup.conftest import Backups, Made
+from tests.backup.conftest import Backups, Made, write_manifest
 from tests.projects import Edit
 from tests.sabotage import Body, Value
 from tests.servers.otlp import Collector
@@ -27,10 +27,10 @@ NEVER = "backup: there was no drill: type `backup drill`\n"
 def change(backups: Backups, backup: str, **values: Any) -> None:
     """Let a backup say something else of itself; a `snapshot` is how much earlier it was."""
     file = backups.object(backup, "manifest.json")
-    manifest = json.loads(file.read_text())
     if "snapshot" in values:
-        values["snapshot"] = (datetime.fromisoformat(manifest["snapshot"]) - values["snapshot"]).isoformat()
-    file.write_text(json.dumps(manifest | values))
+        seen = datetime.fromisoformat(json.loads(file.read_text())["snapshot"])
+        values["snapshot"] = (seen - values["snapshot"]).isoformat().replace("+00:00", "Z")
+    write_manifest(file, **values)
 
 
 def said(backups: Backups) -> tuple[int, str]:

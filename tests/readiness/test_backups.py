@@ -1,14 +1,13 @@
 """What `ready` says of backups: it reads the store, and restores the newest one, by the service's own command."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.backup.conftest import write_manifest
 from tests.projects import Edit, Project, Service
 from tests.readiness.conftest import Found, Prober, Served
 from tests.sabotage import Body, Sabotage
@@ -36,9 +35,7 @@ def backed_up(project: Project, served: Served, folder: Path) -> Iterator[tuple[
 def older(folder: Path, days: int) -> None:
     """Let the only backup be of an earlier time."""
     (file,) = folder.glob("store/*/manifest.json")
-    manifest: dict[str, Any] = json.loads(file.read_text())
-    manifest["snapshot"] = (datetime.now(UTC) - timedelta(days=days)).isoformat()
-    file.write_text(json.dumps(manifest))
+    write_manifest(file, snapshot=f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}")
 
 
 def look(prober: Prober, service: Service, env: dict[str, str], *arguments: str) -> Found:

@@ -325,10 +325,12 @@ def test_production_listens_where_a_container_is_reached(project: Project, tmp_p
 
 def undocumented(project: Project) -> set[str]:
     """Settings that `.env.example` does not name, and names there that are no settings."""
-    code = "from my_service.settings import Settings; print(*Settings.model_fields)"
-    fields = project.run(str(project.venv / "bin/python"), "-c", code).stdout.upper().split()
+    code = "from {}.settings import Settings; print(*Settings.model_fields)"
+    places = ["my_service", *(["my_service.ops.backup"] if (project.root / "src/my_service/ops").exists() else [])]
+    python = str(project.venv / "bin/python")
+    fields = {each for place in places for each in project.run(python, "-c", code.format(place)).stdout.upper().split()}
     named = re.findall(r"^#([A-Z_]+)=", (project.root / ".env.example").read_text(), re.M)
-    return set(fields) ^ set(named)
+    return fields ^ set(named)
 
 
 def test_every_setting_is_documented(project: Project, bare_project: Project) -> None:
