@@ -244,7 +244,7 @@ class NginxBalancer(Balancer):
         os.kill(self.process.pid, signal.SIGHUP)
         self.process.wait_until(lambda: bool(self.workers() - before), 10)
         # an old worker may accept connections until it gets its own signal
-        self.process.wait_until(lambda: all("shutting" in title(pid) for pid in before & self.workers()), 10)
+        self.process.wait_until(lambda: all("process is" in title(pid) for pid in before & self.workers()), 10)
 
     def lines(self) -> list[bytes]:
         file = self.home / "access.log"
@@ -252,8 +252,8 @@ class NginxBalancer(Balancer):
 
 
 def title(pid: int) -> str:
-    """What a worker says that it does."""
+    """What a worker says of itself, such as `worker process is shutting down`, cut to the length of its path."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
-        return "shutting"
+        return "process is gone"

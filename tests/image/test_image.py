@@ -218,6 +218,7 @@ def test_it_says_what_it_is(image: Image, source: Project, container: Container)
         "version": "0.1.0",
     }
     assert (config["User"], config["StopSignal"]) == (f"{USER}:{USER}", "SIGTERM")
+    is_healthy(container)
     assert httpx.get(f"{container.url}/version", trust_env=False).json()["commit"] == commit
 
 

@@ -73,7 +73,7 @@ def completes_a_request(project: Project, folder: Path, *signals: signal.Signals
             process.send(each)
             time.sleep(0.2)  # the second signal must not be merged with the first
         assert asked.result().json() == {"slow": "done"}
-        assert process.wait(20) == 0
+        assert process.wait(40) == 0
         assert f'"signal":"{signals[0].name}"' in log.read_text()
 
 
