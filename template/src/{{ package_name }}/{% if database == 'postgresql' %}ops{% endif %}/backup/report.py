@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 Seen = Callable[[int], None]  # called with the bytes so far
 
@@ -31,20 +31,24 @@ class Report:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            DownloadColumn(),
+            TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bars:
-            task = bars.add_task(name, total=total)
+            task = bars.add_task(name, total=total, amount="")
 
             def seen(done: int) -> None:
                 nonlocal size
                 size = done
-                bars.update(task, completed=done)
+                bars.update(task, completed=done, amount=_amount(done))
 
             yield seen
             bars.update(task, total=max(size, 1), completed=max(size, 1))
         self.seconds[name] = round(time.monotonic() - began, 3)
         if not self._console.is_terminal:
-            amount = f" {size / 1e6:.1f} MB," if size else ""
-            print(f"backup: {name}:{amount} {self.seconds[name]:.1f} s", file=sys.stderr, flush=True)
+            done = f" {_amount(size)}," if size else ""
+            print(f"backup: {name}:{done} {self.seconds[name]:.1f} s", file=sys.stderr, flush=True)
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
