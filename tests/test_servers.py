@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -141,6 +142,16 @@ def test_a_pooler_shares_its_connections_and_leaves_nothing(postgres: Postgres, 
     assert not folder.exists()
 
 
+def readable(client: Any, there: dict[str, str]) -> bool:
+    try:
+        client.get_object(**there)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InternalError":
+            raise
+        return False
+    return True
+
+
 def test_an_s3_server_keeps_what_is_locked_checks_what_arrives_and_knows_its_clients() -> None:
     with SeaweedFS() as server, server.bucket() as bucket:
         client, there = server.client("writer"), {"Bucket": bucket.name, "Key": "note"}
@@ -162,6 +173,7 @@ def test_an_s3_server_keeps_what_is_locked_checks_what_arrives_and_knows_its_cli
             server.client("reader").get_object(**there)
 
         server.restart()
+        server.process.wait_until(lambda: readable(client, there), 60)  # the master answers before its volumes do
         assert client.get_object(**there)["Body"].read() == b"kept"
         processes, folder = {server.process.pid, *descendants(server.process.pid)}, server.home
     assert not [pid for pid in processes if alive(pid)]
