@@ -62,7 +62,7 @@ class Backups:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the command is told."""
+        """The environment of the command."""
         for folder in (self.store, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         return {

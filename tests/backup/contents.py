@@ -23,7 +23,7 @@ SCHEMA = {
         FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace
         LEFT JOIN pg_collation l ON l.oid = attcollation LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
         WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'v', 'm') AND {OURS}
-    """,  # noqa: S608
+    """,  # noqa: S608 our own names
     "indexes": "SELECT schemaname, indexdef FROM pg_indexes WHERE schemaname !~ '^pg_'",
     "constraints": "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE oid >= 16384",
     "policies": "SELECT schemaname, tablename, policyname, roles::text, cmd, qual FROM pg_policies",

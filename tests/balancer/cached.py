@@ -72,7 +72,7 @@ def of_100_parallel_misses_one_reaches_the_service(balancer: Balancer, upstream:
     """The others wait for its response."""
 
     def reply(request: Request) -> bytes:
-        time.sleep(0.5)
+        time.sleep(0.5)  # so that the others arrive meanwhile
         return response(b"1", cache_control=SHARED)
 
     upstream.reply = reply
@@ -88,7 +88,7 @@ def nobody_waits_for_a_new_copy(balancer: Balancer, upstream: Upstream) -> None:
     count(upstream, "public, s-maxage=1, stale-while-revalidate=30")
     target = f"{CACHED}stale"
     assert get(balancer, target).body == b"1"
-    time.sleep(2.1)
+    time.sleep(2.1)  # it is stale: times in a cache are whole seconds
     inner, release = upstream.reply, threading.Event()
 
     def reply(request: Request) -> bytes | None:
@@ -114,7 +114,7 @@ def while_the_service_fails_an_old_copy_is_used(balancer: Balancer, upstream: Up
         target = f"{CACHED}failing{number}"
         assert get(balancer, target).status == 200
         upstream.reply = lambda request: None
-        time.sleep(2.1)
+        time.sleep(2.1)  # it is stale: times in a cache are whole seconds
         assert get(balancer, target).status == status
 
 
@@ -129,7 +129,7 @@ def an_old_copy_is_revalidated(balancer: Balancer, upstream: Upstream) -> None:
     upstream.reply = reply
     target = f"{CACHED}tagged"
     assert get(balancer, target).body == b"body"
-    time.sleep(2.1)
+    time.sleep(2.1)  # it is stale: times in a cache are whole seconds
     assert (answer := get(balancer, target)).body == b"body"
     assert answer.status == 200
     assert upstream.last.all("if-none-match") == ['"v1"']

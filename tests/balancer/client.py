@@ -97,7 +97,7 @@ class Client:
             while piece := self.socket.recv(65_536):
                 received += piece
         except (ConnectionResetError, ssl.SSLError):
-            pass
+            pass  # the end of what was sent
         return bytes(received)
 
 

@@ -145,7 +145,7 @@ def no_request_meets_a_connection_that_is_being_closed(balancer: Balancer, upstr
         with Client(balancer.port) as client:
             for _ in range(4):
                 assert client.request("POST", "/", body=b"x").status == 200
-        time.sleep(1.6)
+        time.sleep(1.6)  # longer than the shortened keep-alive
     with Client(balancer.port) as client:
         assert client.request("POST", "/", body=b"x").status == 200
 
@@ -158,7 +158,7 @@ def an_idle_connection_survives_a_reload(balancer: Balancer, upstream: Upstream)
     with Client(balancer.port) as client:
         assert client.get("/").status == 200
         balancer.reload()
-        time.sleep(0.5)
+        time.sleep(0.5)  # an old worker would have closed it by now
         answer = client.request("POST", "/", body=b"x")
         assert (answer.status, answer.headers["connection"]) == (200, "close")
 
@@ -167,9 +167,9 @@ def an_upload_survives_a_reload(balancer: Balancer, upstream: Upstream) -> None:
     """Begun before it and finished after it."""
     with Client(balancer.port) as client:
         client.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\n12345".encode())
-        time.sleep(0.2)
+        time.sleep(0.2)  # the first half has arrived
         balancer.reload()
-        time.sleep(0.5)
+        time.sleep(0.5)  # longer than a sabotaged worker may live
         client.send(b"67890")
         assert client.answer().status == 200
     assert upstream.last.body == b"1234567890"
@@ -204,7 +204,7 @@ def no_request_is_lost_by_reloads(balancer: Balancer, upstream: Upstream) -> Non
     for thread in threads:
         thread.start()
     for _ in range(5):
-        time.sleep(0.4)
+        time.sleep(0.4)  # of requests before each reload, and after the last
         balancer.reload()
     time.sleep(0.4)
     done.set()

@@ -44,7 +44,7 @@ async def who(request: Request) -> list[str]:
 @router.get("/events", response_class=EventSourceResponse)
 async def events() -> AsyncIterable[ServerSentEvent]:
     yield ServerSentEvent(data="first")
-    await asyncio.sleep(4)
+    await asyncio.sleep(4)  # longer than any buffer may hold the first
     yield ServerSentEvent(data="second")
 ''',
 )
@@ -118,9 +118,9 @@ def no_request_is_lost_if_an_instance_is_killed(balancer: Balancer, services: Se
     threads = [threading.Thread(target=load, args=(number,)) for number in range(len(counts))]
     for thread in threads:
         thread.start()
-    time.sleep(1)
+    time.sleep(1)  # of requests to both
     services[1].process.kill()
-    time.sleep(1.5)
+    time.sleep(1.5)  # of requests to one
     done.set()
     for thread in threads:
         thread.join(15)

@@ -196,7 +196,7 @@ def a_reload_leaves_no_old_process_behind(start: Open, one: Upstream, two: Upstr
     """What is still open after `hard-stop-after` is closed."""
 
     def slow(request: Request) -> bytes:
-        time.sleep(6)
+        time.sleep(6)  # longer than hard-stop-after
         return response()
 
     one.reply = slow

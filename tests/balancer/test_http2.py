@@ -96,6 +96,6 @@ def test_nothing_of_http2_becomes_a_second_request(balancer: Balancer, upstream:
 def test_a_second_request_would_be_noticed(upstream: Upstream) -> None:
     with socket.create_connection(("127.0.0.1", upstream.port)) as client:
         client.sendall(SMUGGLED)
-        time.sleep(0.3)
+        time.sleep(0.3)  # the smuggled request has arrived
     with pytest.raises(AssertionError):
         harmless(upstream)

@@ -141,7 +141,7 @@ class Tracker(Written):
         self.words.append(f"--bind={self.address}")
         data = native.files("errors")["/data"]
         template = next(bugsink.HOME.glob("venv/lib/*/site-packages/bugsink/conf_templates/docker.py.template"))
-        text = re.sub("/tmp/snappea", f"{data}/snappea", native.here(template.read_text(), "errors"))  # noqa: S108
+        text = re.sub("/tmp/snappea", f"{data}/snappea", native.here(template.read_text(), "errors"))  # noqa: S108 as it is
         (self.home / "bugsink_conf.py").write_text(text)
         for file in ("db.sqlite3", "snappea.sqlite3"):
             shutil.copy(bugsink.HOME / file, data / file)

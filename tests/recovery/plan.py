@@ -91,7 +91,7 @@ class Steps:
             pytest.skip(f"this machine has no terminals, as a root without /dev/pts: {error}")
         if child == 0:
             os.chdir(self.project.root)
-            os.execvpe(command[0], command, variables)  # noqa: S606
+            os.execvpe(command[0], command, variables)  # noqa: S606 a command of the page
         shown, wanted = "", list(dialogue)
         deadline, read = time.monotonic() + SECONDS, 0
         while time.monotonic() < deadline and select.select([end], [], [], deadline - time.monotonic())[0]:

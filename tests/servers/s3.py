@@ -105,7 +105,7 @@ class SeaweedFS(Server):
         """Stop it for good, and remove its folder and the sockets that it has elsewhere."""
         super().close()
         for port in self._ports.values():
-            for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108
+            for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 its choice
                 socket.unlink(missing_ok=True)
 
     @cached_property

@@ -146,7 +146,7 @@ def _serving(env: dict[str, str], report: Report) -> Iterator[httpx2.Client]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     env, quiet = {**env, "PORT": str(port)}, subprocess.DEVNULL
-    process = subprocess.Popen(_command("serve"), env=env, stdout=quiet, stderr=quiet)  # noqa: S603
+    process = subprocess.Popen(_command("serve"), env=env, stdout=quiet, stderr=quiet)  # noqa: S603 our own
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
             with report.step("start the service"):
@@ -171,7 +171,7 @@ def _until_ready(client: httpx2.Client, process: subprocess.Popen[bytes]) -> Non
         try:
             response = client.get("/readyz")
         except httpx2.TransportError:
-            pass
+            pass  # it does not listen yet
         else:
             if response.status_code == httpx2.codes.OK:
                 return

@@ -15,7 +15,7 @@ from .store import Store
 from .streams import CHUNK, Measured, unseal
 from .workspace import workspace
 
-VERIFIED = "verified.json"  # beside the manifest: when the backup was last decrypted and decoded
+VERIFIED = "verified.json"  # says when the backup was last decrypted and decoded
 UNFINISHED = "_unfinished"  # the end of the name until rows are compared; also what a killed run has left
 MAX_NAME = 63 - len(UNFINISHED)  # an identifier of PostgreSQL has 63 bytes
 

@@ -22,7 +22,7 @@ class Settings(RoomSettings):
     """Where backups are kept, and for whom they are encrypted."""
 
     backup_url: Annotated[str, AfterValidator(_location)] | None = None
-    # the private key stays offline: whoever steals the backups, or this machine, cannot read them
+    # a public key: the private one stays offline, so a thief of the backups or of this machine cannot read them
     backup_age_recipient: Annotated[Annotated[str, AfterValidator(check_recipient)] | None, OrOff] = None
     backup_age_identity_file: Path | None = None
     backup_admin_url: DatabaseUrl | None = None  # a role that may create databases and roles

@@ -52,7 +52,7 @@ class Sqlite:
             raise BackupError(f"the dump is damaged: {found}")
 
     def restore(self, folder: Path, manifest: Manifest, name: str, report: Report) -> None:
-        """Make a dump a database file of that name, beside the live one.
+        """Restore a dump into a new database file, in the folder of the live one.
 
         Raises:
             BackupError: It cannot be written.
