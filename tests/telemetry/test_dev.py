@@ -193,6 +193,29 @@ def test_it_keeps_a_hundred_requests_and_not_its_own(service: Service) -> None:
     assert [each["path"] for each in requests(service)] == [f"/v1/nothing/{number}" for number in range(129, 29, -1)]
 
 
+def keeps_what_was_asked_for(service: Service) -> None:
+    """`make ready` looks for its trace on a service that others call hundreds of times a second."""
+    trace_id = secrets.token_hex(16)
+    assert service.client.get("/__dev__/data", params={"trace": trace_id}).json() == {}
+    service.client.get("/v1/items", headers={"traceparent": f"00-{trace_id}-{'1' * 16}-01"})
+    for number in range(220):
+        service.client.get(f"/v1/nothing/{number}")
+    record = service.client.get("/__dev__/data", params={"trace": trace_id}).json()
+    assert record.get("path") == "/v1/items"
+    assert len(record["spans"]) == 3  # the request, BEGIN, SELECT
+
+
+def test_it_keeps_the_trace_that_was_asked_for(service: Service) -> None:
+    keeps_what_was_asked_for(service)
+
+
+@pytest.mark.sabotage
+def test_a_page_that_forgets_what_was_asked_for_is_noticed(telling: Project, tmp_path: Path) -> None:
+    forgetful = telling.variant(tmp_path / "sick", Body("dev:Recorder.find", "return self.records.get(trace_id, {})"))
+    with served(forgetful, tmp_path) as service, pytest.raises(AssertionError):
+        keeps_what_was_asked_for(service)
+
+
 def keeps_little_of_one_trace(service: Service) -> None:
     """A client may send one `traceparent` with each request: W3C Trace Context forbids nothing of the kind."""
     trace_id = secrets.token_hex(16)

@@ -7,9 +7,10 @@ import time
 
 from ..config import FarEnd
 from ..engine import Claimed, Gap, NotApplicable, Probe, check
-from ..far import find, of_service, total
+from ..far import fetch, find, of_service, total
 
 ARRIVAL_SECONDS = 20.0  # until a trace is in the trace store
+SETTLE_SECONDS = 1.0  # until the rest of the trace is there too: its spans are exported bit by bit
 SCRAPE_SECONDS = 70.0  # until a metric arrives: by default Prometheus scrapes once a minute
 REQUESTS = 3  # that a check sends and expects to be counted
 SPAN = re.compile(r'"(?:spanI[dD]|id)": ?"([^"]+)"')
@@ -21,16 +22,18 @@ async def traces(probe: Probe) -> str:
     """The trace of a request is in the trace store, under the trace id that the caller sent."""
     trace_id = secrets.token_hex(16)
     path = probe.config.probe.read or "/version"
-    caller = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
-    await probe.client.get(path, headers=caller)
     end, where, wanted = probe.config.far_ends.traces, f"/api/traces/{trace_id}", trace_id  # Jaeger's path, and Tempo's
     if end is None and not probe.production and probe.about["environment"] == "local":
         end, where = FarEnd(url=str(probe.client.base_url)), f"/__dev__/data?trace={trace_id}"
         wanted = '"spans":[{'  # it knows the request before its spans
+        await fetch(end, where)  # from now on it keeps this trace, whatever else arrives
     if end is None:
         raise Gap("ready.toml names no trace store", 'add [far_ends.traces] and below it url = "https://…"')
+    await probe.client.get(path, headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"})
     found = await find(end, where, wanted, ARRIVAL_SECONDS)
-    spans = set(SPAN.findall(found[0])) if found else set()
+    if found:
+        await asyncio.sleep(SETTLE_SECONDS)
+    spans = set(SPAN.findall(await fetch(end, where))) if found else set()
     if not found or not spans:
         step = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER of the service, then the collector's log"
         raise Gap(f"the trace {trace_id} of {path} did not arrive within {ARRIVAL_SECONDS:g} s", step)

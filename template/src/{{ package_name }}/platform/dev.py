@@ -4,7 +4,7 @@ It gets redacted data from telemetry and logs; without ENVIRONMENT=local it does
 """
 
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .settings import RoomSettings
 from .state import QUIET, state_of
 
 MAX_REQUESTS = 100
+MAX_WANTED = 10  # trace ids that were asked for
 MAX_PARTS = 200  # lines, and spans, of one trace id: a client may send the same one again and again
 MAX_CHARACTERS = 16_000  # of one line, or span
 HIDDEN_PATHS = {*QUIET, "/__dev__", "/__dev__/report"}  # the page's own requests
@@ -37,6 +38,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.records: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.wanted: deque[str] = deque(maxlen=MAX_WANTED)
         self.changes = 0
 
     def line(self, line: Mapping[str, Any]) -> None:
@@ -71,12 +73,18 @@ class Recorder:
     def shutdown(self) -> None:
         """Do nothing: nothing is buffered."""
 
+    def find(self, trace_id: str) -> dict[str, Any]:
+        """Return one request, empty if unknown; from now on no other request displaces it."""
+        if trace_id not in self.wanted:
+            self.wanted.append(trace_id)
+        return self.records.get(trace_id, {})
+
     def _record(self, trace_id: str) -> dict[str, Any]:
         self.changes += 1
         if trace_id not in self.records:
             self.records[trace_id] = {"trace_id": trace_id, "lines": [], "spans": []}
             while len(self.records) > 2 * MAX_REQUESTS:  # the page's own requests are removed later
-                self.records.popitem(last=False)
+                del self.records[next(each for each in self.records if each not in self.wanted)]
         return self.records[trace_id]
 
     def requests(self) -> list[dict[str, Any]]:
@@ -119,7 +127,7 @@ def install(app: FastAPI, settings: RoomSettings) -> None:
             return Response(status_code=304)
         service, example = f"{app.title} {app.version}", example_path(app)
         if trace_id := request.query_params.get("trace"):
-            return JSONResponse(recorder.records.get(trace_id, {}))
+            return JSONResponse(recorder.find(trace_id))
         found = {"service": service, "changes": recorder.changes, "example": example, "report": bool(_report())}
         return JSONResponse({**found, "requests": recorder.requests()})
 
