@@ -4,6 +4,7 @@ CHOICES = {
     "license": ("apache-2.0", "mit", "proprietary"),
     "cache": ("redis", "memcached", "none"),
     "cdn": ("none", "cloudflare"),
+    "ci": ("github",),
     "database": ("postgresql", "none"),
     "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
@@ -24,6 +25,7 @@ DEFAULTS = {
     "license": "apache-2.0",
     "cache": "redis",
     "cdn": "none",
+    "ci": "github",
     "database": "postgresql",
     "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
@@ -79,5 +81,5 @@ LATER = (
     ("hardening", "question", "auth"),
     ("hardening", "target", "dast"),
     ("hardening", "variable", "OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
-    ("delivery", "question", "ci deploy_target rollout"),
+    ("delivery", "question", "deploy_target rollout"),
 )
