@@ -79,7 +79,6 @@ LATER = (
     ("usage", "variable", "USAGE_HOST USAGE_KEY"),
     ("hardening", "command", "audit"),
     ("hardening", "question", "auth"),
-    ("hardening", "target", "dast"),
     ("hardening", "variable", "OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
     ("delivery", "question", "deploy_target rollout"),
 )

@@ -116,7 +116,6 @@ def test_a_renamed_name_breaks_the_contract(project: Project, tmp_path: Path, ch
 def test_what_is_built_has_to_leave_the_list(project: Project, tmp_path: Path) -> None:
     ahead = project.variant(
         tmp_path / "ahead",
-        Edit("Makefile", "fmt: ## ", "dast: ## attack it\n\nfmt: ## "),
         Edit(".env.example", "#PORT=", "#USAGE_KEY=\n#PORT="),
         Edit(
             "src/my_service/cli.py",
@@ -124,7 +123,7 @@ def test_what_is_built_has_to_leave_the_list(project: Project, tmp_path: Path) -
             '    commands.add_parser("audit", help="x")\n    given = vars(',
         ),
     )
-    assert early(built(ahead)) == ["command audit", "target dast", "variable USAGE_KEY"]
+    assert early(built(ahead)) == ["command audit", "variable USAGE_KEY"]
 
 
 # --- questions -------------------------------------------------------------------------------------------------
