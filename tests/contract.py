@@ -6,12 +6,14 @@ CHOICES = {
     "cdn": ("none", "cloudflare"),
     "ci": ("github",),
     "database": ("postgresql", "none"),
+    "deploy_target": ("both", "kubernetes", "host"),
     "error_monitoring": ("sentry", "none"),
     "http_instrumentation": ("contrib", "native"),
     "include_example": (True, False),
     "load_balancer": ("nginx", "haproxy"),
     "python_version": ("3.12", "3.13", "3.14"),
     "recovery_tier": ("bronze", "silver", "gold"),
+    "rollout": ("canary", "blue-green"),
     "secrets_manager": ("vault", "aws", "none"),
 }
 DEFAULTS = {
@@ -27,12 +29,14 @@ DEFAULTS = {
     "cdn": "none",
     "ci": "github",
     "database": "postgresql",
+    "deploy_target": "both",
     "error_monitoring": "sentry",
     "http_instrumentation": "contrib",
     "include_example": True,
     "load_balancer": "nginx",
     "python_version": "3.14",
     "recovery_tier": "bronze",
+    "rollout": "canary",
     "secrets_manager": "vault",
 }
 CONTRACT = {
@@ -80,5 +84,4 @@ LATER = (
     ("hardening", "command", "audit"),
     ("hardening", "question", "auth"),
     ("hardening", "variable", "OIDC_AUDIENCE OIDC_ISSUER RATE_LIMIT"),
-    ("delivery", "question", "deploy_target rollout"),
 )
