@@ -85,7 +85,11 @@ def test_a_bad_answer_is_refused_with_what_to_type(
         ("Database", "none", "no question is called Database: type -d database=none."),
         ("http-instrumentation", "native", "type -d http_instrumentation=native."),
         ("lisence", "mit", "no question is called lisence: type -d license=mit."),
-        ("owner", "acme", "no question is called owner: type one of cache, cdn, ci, database, deploy_target, description"),
+        (
+            "owner",
+            "acme",
+            "no question is called owner: type one of cache, cdn, ci, database, deploy_target, description",
+        ),
         ("cache", "memcache", "cache has no choice memcache: type -d cache=memcached."),
         ("database", "Postgres", "database has no choice Postgres: type -d database=postgresql."),
         ("license", "gpl", "license has no choice gpl: type one of apache-2.0, mit, proprietary."),
