@@ -39,7 +39,7 @@ async def share(parts: int) -> float:
 SERVICE = "src/my_service/features/items/service.py"
 MUTATIONS: dict[str, tuple[str, tuple[Change, ...], str]] = {
     "a lint error": ("lint", (Edit(SERVICE, "\n\n", "\n\nimport os\n"),), "F401"),
-    "a type error": ("types", (Edit("src/my_service/main.py", "def app", 'LIMIT: int = "3"\n\n\ndef app'),), "LIMIT"),
+    "a type error": ("types", (Edit(SERVICE, "items = found", "items: list[str] = found"),), "list[str]"),
     "a failing test": ("test", (Edit(SERVICE, "found[:limit]", "found[:1]"),), "test_pages_follow"),
     "a second head": ("migrations", (Revision("pass", "a"), Revision("pass", "b")), "versions has two heads"),
     "an unsafe migration": ("migrations", (Revision(UNSAFE),), "require-concurrent-index-creation"),
