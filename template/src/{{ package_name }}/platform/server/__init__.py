@@ -32,6 +32,7 @@ from ..state import State, state_of
 from ..threads import EXIT_SECONDS
 from ..values import Networks, Port
 from .connections import Connection, check_all
+from .systemd import notify
 
 GRACE_SECONDS = 20  # for requests in flight, after it stops accepting connections
 THREAD_SECONDS = 1  # for threads that still run when everything is closed
@@ -113,13 +114,17 @@ class DrainServer(uvicorn.Server):
         gc.enable()
         for listener in sockets or []:
             _log_address(listener, self.state.settings.environment)
+        if self.started:
+            notify("READY=1")
 
     async def on_tick(self, counter: int) -> bool:
         """Log the start of the drain, and exit when it is over; check the connections once per second."""
         if counter % 10 == 0:
             check_all(self.server_state.connections)
+            notify("WATCHDOG=1")
         if self.signal_to_log:
             structlog.get_logger("server").info("draining", seconds=self.drain, signal=self.signal_to_log)
+            notify("STOPPING=1")
             self.signal_to_log = ""
         if time.monotonic() >= self.drain_until:
             self.should_exit = self.state.closing.is_set()  # one tick later, so that streams end by themselves first
