@@ -20,7 +20,8 @@ PIN = re.compile(r"uses: (?P<name>[\w.-]+/[\w./-]+)@(?P<sha>[0-9a-f]{40}) # (?P<
 STAND_INS = {
     "actions/checkout": """
         git init --quiet .
-        git fetch --quiet --depth="${INPUT_FETCH_DEPTH:-1}" "file://$SOURCE" HEAD
+        depth="--depth=${INPUT_FETCH_DEPTH:-1}"
+        git fetch --quiet ${depth/#--depth=0/} "file://$SOURCE" HEAD
         git checkout --quiet FETCH_HEAD
     """,
     "astral-sh/setup-uv": """
