@@ -17,8 +17,6 @@ AREAS = {
 # What this version of the template does not check yet; a check of that name or area, also one of yours, replaces it.
 NOT_BUILT = {
     "usage": "A usage event arrives where usage is analysed.",
-    "security.scanned": "Code, dependencies and image are scanned.",
-    "delivery": "The pipeline tests and delivers a change.",
     "releases": "A bad release is rolled back.",
 }
 RUN = "run"  # the findings about the run itself

@@ -13,7 +13,7 @@ import pytest
 
 from tests import commands, proof
 from tests.projects import ROOT, Project, Service
-from tests.readiness import test_backups, test_far, test_load_balancer
+from tests.readiness import test_backups, test_delivery, test_far, test_load_balancer
 from tests.readiness.conftest import KEY, PACKAGE, Found, Prober, Served
 from tests.readiness.tls import proxied
 from tests.sabotage import Argument, Body, Gone, Line, Sabotage, Value
@@ -36,9 +36,7 @@ class Case:
 
 # What `make ready` may not call proven, because nothing checks it yet: the issue that builds a check removes its line.
 NOT_BUILT = {
-    "delivery",
     "releases",
-    "security.scanned",
     "usage",
 }
 AREAS = {"observability", "errors", "secrets", "caching", "recovery", *(each.partition(".")[0] for each in NOT_BUILT)}
@@ -71,6 +69,13 @@ SABOTAGES: dict[str, list[Case]] = {
                 """,
             ),
         ),
+    ],
+    "delivery.pinned": [
+        Case(
+            "pin it to the 40 digits",
+            Line(".github/actions/setup/action.yml", "- uses: astral-sh", "- uses: astral-sh/setup-uv@v10"),
+        ),
+        Case("type `make setup`", Gone("uv.lock")),
     ],
     "errors.problems": [
         Case(
@@ -196,6 +201,8 @@ FAR = {"caching.hits", "errors.tracked", "observability.metrics", "secrets.lease
 BALANCED = {"scaling.balanced", "scaling.clients", "scaling.tls"}
 # With a store of their own: in test_backups.py.
 STORED = {"backups.restored", "backups.stored"}
+# With a forge of their own: in test_delivery.py.
+BUILT = {"delivery.tested", "security.scanned"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 # What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, name far ends and
 # contacts, and have restored a backup.
@@ -208,6 +215,7 @@ UNREADY = (
         "security.transport",
         "observability.traces",
         *BALANCED,
+        *BUILT,
         *FAR,
     }
     - LENT
@@ -224,10 +232,11 @@ def registered(prober: Prober) -> set[str]:
 def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prober, without_database: Project) -> None:
     found = registered(prober)
     assert all(SABOTAGES.values())
-    assert found == SABOTAGES.keys() | FAR | BALANCED | STORED
+    assert found == SABOTAGES.keys() | BALANCED | BUILT | FAR | STORED
     assert {check.partition(".")[0] for check in found} | NOT_BUILT >= AREAS
     assert not found & NOT_BUILT
-    for checks, module in ((FAR, test_far), (BALANCED, test_load_balancer), (STORED, test_backups)):
+    elsewhere = ((BALANCED, test_load_balancer), (BUILT, test_delivery), (FAR, test_far), (STORED, test_backups))
+    for checks, module in elsewhere:
         assert all(hasattr(module, f"test_{check.replace('.', '_')}_turns_red") for check in checks)
     assert registered(Prober(without_database.variant(prober.project.root.parent / "without"))) == found
     for check in found:

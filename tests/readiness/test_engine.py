@@ -11,7 +11,7 @@ import pytest
 
 from tests.projects import Project, Service
 from tests.readiness.conftest import FOLDER, PACKAGE, Found, Local, Prober, Served
-from tests.sabotage import Body, Line
+from tests.sabotage import Body, Line, Value
 from tests.servers.otlp import open_collector
 
 pytestmark = pytest.mark.servers
@@ -91,16 +91,18 @@ def test_nothing_intrusive_happens_to_production_unasked(
 
 def test_what_has_no_check_is_not_built_and_neither_proven_nor_red(prober: Prober, service: Service) -> None:
     """What nobody checks is not proven by other checks of its area. A check of yours with that name takes its place."""
+    later = {"usage": "Something arrives.", "security.later": "Something is checked."}
+    Value("ready.areas:NOT_BUILT", repr(later)).apply(prober.project.root)
     found = prober.look(service, "usage", "security")
-    assert (found.statuses["usage"], found.statuses["security.scanned"], found.code) == ("not built", "not built", 0)
+    assert (found.statuses["usage"], found.statuses["security.later"], found.code) == ("not built", "not built", 0)
     assert found.outcome("usage")["seen"] == "the template has no check yet"
     shown = prober.command("--url", f"http://127.0.0.1:{service.port}", "security", "usage").stdout.splitlines()
     assert any(re.fullmatch(r"not built      Security \(\d of \d checks proven\)", line) for line in shown), shown
     assert shown[-1].startswith("0 of 2 areas proven, 2 not built; ")
-    Local(OURS["gap"][0], "security", "scanned").apply(prober.project.root)
+    Local(OURS["gap"][0], "security", "later").apply(prober.project.root)
     Local(OURS["evidence"][0], "usage", "seen").apply(prober.project.root)
     built = prober.look(service, "usage", "security")
-    assert (built.statuses["security.scanned"], built.code, "usage" in built.statuses) == ("gap", 1, False)
+    assert (built.statuses["security.later"], built.code, "usage" in built.statuses) == ("gap", 1, False)
 
 
 def test_what_the_service_says_of_itself_is_not_proven(prober: Prober, service: Service) -> None:
