@@ -36,12 +36,15 @@ def test_a_commit_that_its_pipeline_passed_is_proven(prober: Prober, served: Ser
     }
 
 
-def test_a_commit_that_nothing_ran_for_is_a_gap_and_so_is_none(prober: Prober, served: Served) -> None:
+def test_a_commit_that_nothing_ran_for_is_a_gap(prober: Prober, served: Served) -> None:
     another = {("f" * 40, "required"): "success", ("f" * 40, "secure"): "success"}
     (found,) = asked(prober, served, another)
     assert {each[0] for each in found.values()} == {"gap"}
     assert "push this commit" in found["delivery.tested"][2]
-    (unknown,) = asked(prober, served, another, commit="unknown")
+
+
+def test_a_service_that_names_no_commit_is_a_gap(prober: Prober, served: Served) -> None:
+    (unknown,) = asked(prober, served, {}, commit="unknown")
     assert unknown["delivery.tested"][:2] == ("gap", "/version names no commit: unknown")
 
 
