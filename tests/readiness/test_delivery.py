@@ -1,5 +1,7 @@
 """What `ready` says of CI/CD: the forge is asked for the commit that is served, by the public API of GitHub."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from tests.readiness.conftest import Prober, Served
@@ -9,19 +11,18 @@ pytestmark = pytest.mark.servers
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 AREAS = ("--area", "delivery", "--area", "security")
 Outcome = tuple[str, str, str]
+Runs = Mapping[tuple[str, str], str | None]
 
 
-def asked(
-    prober: Prober, served: Served, *ran: dict[tuple[str, str], str | None], commit: str = COMMIT
-) -> list[dict[str, Outcome]]:
+def asked(prober: Prober, served: Served, *ran: Runs, commit: str = COMMIT) -> list[dict[str, Outcome]]:
     """What both checks say of a service of that commit, for each state of the forge."""
     with open_forge() as forge, served(prober.project, GIT_COMMIT=commit) as service:
         prober.far_end("forge", forge.url, "FORGE_TOKEN")
         return [look(prober, f"http://127.0.0.1:{service.port}", forge, runs) for runs in ran]
 
 
-def look(prober: Prober, url: str, forge: Forge, runs: dict[tuple[str, str], str | None]) -> dict[str, Outcome]:
-    forge.runs = runs
+def look(prober: Prober, url: str, forge: Forge, runs: Runs) -> dict[str, Outcome]:
+    forge.runs = dict(runs)
     found = prober.look(url, *AREAS, FORGE_TOKEN=TOKEN)
     outcomes = {check: found.outcome(check) for check in ("delivery.tested", "security.scanned")}
     return {check: (each["status"], each["seen"], each["step"]) for check, each in outcomes.items()}
@@ -50,7 +51,7 @@ def test_a_service_that_names_no_commit_is_a_gap(prober: Prober, served: Served)
 
 @pytest.mark.sabotage
 def test_delivery_tested_turns_red(prober: Prober, served: Served) -> None:
-    sick: list[dict[tuple[str, str], str | None]] = [
+    sick: list[Runs] = [
         {(COMMIT, "required"): conclusion, (COMMIT, "secure"): "success"} for conclusion in ("failure", None)
     ]
     failed, running = asked(prober, served, *sick)
