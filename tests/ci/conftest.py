@@ -30,9 +30,9 @@ def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def commit(
     project: Project, postgres: Postgres, shared_redis: Redis, mypy_cache: dict[str, str], tmp_path: Path
 ) -> Commit:
-    """A repository with the service as emitted, and a second commit with changes."""
+    """A repository with the service as emitted, and a second commit with changes; `first` leaves that one out."""
 
-    def committed(*changes: Change) -> Repository:
-        return Repository(project, tmp_path, postgres, shared_redis, changes, mypy_cache)
+    def committed(*changes: Change, first: bool = False) -> Repository:
+        return Repository(project, tmp_path, postgres, shared_redis, None if first else changes, mypy_cache)
 
     return committed

@@ -24,7 +24,7 @@ REDIS = re.compile(r"redis://localhost:6379/0")
 
 @dataclass
 class Repository:
-    """A service in git: one commit with what was emitted, a second one with changes.
+    """A service in git: one commit with what was emitted, a second one with changes unless they are None.
 
     Args:
         project: The service, with its lock file.
@@ -39,7 +39,7 @@ class Repository:
     folder: Path
     postgres: Postgres
     redis: Redis
-    changes: Sequence[Change] = ()
+    changes: Sequence[Change] | None = ()
     env: Mapping[str, str] = field(default_factory=dict)
     root: Path = field(init=False)
 
@@ -48,11 +48,12 @@ class Repository:
         self.root = made.root
         shutil.rmtree(self.root / ".git", ignore_errors=True)
         made.run("git", "init", "--quiet")
-        for message, changes in (("as emitted", ()), ("changed", self.changes)):
-            for change in changes:
+        for changes in ((), self.changes):
+            for change in changes or ():
                 change.apply(self.root)
             made.run("git", "add", "--all")
-            made.run("git", *WHO, "commit", "--quiet", "--allow-empty", f"--message={message}")
+            if changes is not None:
+                made.run("git", *WHO, "commit", "--quiet", "--allow-empty", "--message=x")
 
     def run(
         self,

@@ -58,6 +58,15 @@ def test_it_is_green_in_a_fresh_repository(commit: Commit) -> None:
     assert done.of("success") == GATES | {"required"}, done.said
 
 
+@pytest.mark.wide
+def test_the_first_push_is_green_with_nothing_to_compare_and_with_everything_configured(commit: Commit) -> None:
+    configured = {name: "x" for name in ("BACKUP_URL", "CODE_SECURITY", "STAGING_URL")}
+    repository = commit(first=True)
+    done = repository.run("contract", "required", event="push", env=BRIEF, secrets=configured, variables=configured)
+    assert done.of("success") == {"contract", "required"}, done.said
+    assert "nothing to compare with" in done.logs["contract"], done.said
+
+
 @pytest.mark.sabotage
 @pytest.mark.parametrize(("job", "changes", "says"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_fault_turns_its_own_job_red(commit: Commit, job: str, changes: tuple[Change, ...], says: str) -> None:
