@@ -53,6 +53,7 @@ MUTATIONS: dict[str, tuple[str, tuple[Change, ...], str]] = {
 }
 
 
+@pytest.mark.timeout(600)  # six jobs that each install the service
 def test_it_is_green_in_a_fresh_repository(commit: Commit) -> None:
     done = commit().run(*GATES, "required", env=BRIEF)
     assert done.of("success") == GATES | {"required"}, done.said
