@@ -17,17 +17,16 @@ COMMIT = re.compile("[0-9a-f]{40}")
 @check("delivery")
 async def pinned(probe: Probe) -> str:
     """The pipeline runs what was reviewed: actions of a fixed commit, dependencies of uv.lock."""
-    files = sorted([*FOLDER.glob("workflows/*.y*ml"), *FOLDER.glob("actions/*/action.y*ml")])
-    if not files:
+    used = _used()
+    if not used:
         raise NotApplicable("because this project has no workflows of GitHub")
-    used = [(file, name) for file in files for name in USES.findall(file.read_text(encoding="utf-8"))]
     for file, name in used:
         if not PINNED.fullmatch(name):
             step = "pin it to the 40 digits of a commit, with its version in a comment: Renovate moves both"
             raise Gap(f"{file} uses {name}, which can change", step)
-    if not LOCK.is_file():
+    if not _locked():
         raise Gap(f"there is no {LOCK}", f"type `make setup`, and commit {LOCK}")
-    return f"{len(used)} actions in {len(files)} files are pinned to a commit, and dependencies by {LOCK}"
+    return f"{len(used)} uses of actions in {FOLDER} are pinned to a commit, and dependencies by {LOCK}"
 
 
 @check("delivery", seconds=20)
@@ -40,6 +39,16 @@ async def tested(probe: Probe) -> str:
 async def scanned(probe: Probe) -> str:
     """The commit that is served was searched for weaknesses."""
     return await _passed(probe, "secure")
+
+
+def _used() -> list[tuple[Path, str]]:
+    """The actions that workflows and actions of this project use, and where."""
+    files = sorted([*FOLDER.glob("workflows/*.y*ml"), *FOLDER.glob("actions/*/action.y*ml")])
+    return [(file, name) for file in files for name in USES.findall(file.read_text(encoding="utf-8"))]
+
+
+def _locked() -> bool:
+    return LOCK.is_file()
 
 
 async def _passed(probe: Probe, job: str) -> str:
