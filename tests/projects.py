@@ -20,6 +20,8 @@ from tests.servers.process import Process, free_port
 ROOT = Path(__file__).parent.parent
 PARTS = ("copier.yml", "includes", "template")
 START_SECONDS = 30.0
+# What mypy found out about the libraries, which takes it half a minute: kept, one for each worker.
+CHECKED = ROOT / ".mypy_cache/emitted" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 # What a developer's shell may hold and a service under test must not see.
 FOREIGN = (
     "CACHE_URL",
@@ -97,7 +99,8 @@ class Project:
 
     def env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in FOREIGN and name[:5] != "OTEL_"}
-        return {**kept, "PYTHONPATH": str(self.root / "src"), **(more or {})}
+        ours = {"MYPY_CACHE_DIR": str(CHECKED), "PYTHONPATH": str(self.root / "src")}
+        return {**kept, **ours, **(more or {})}
 
     def run(
         self, *command: str, env: Mapping[str, str] | None = None, check: bool = True
@@ -119,11 +122,10 @@ class Project:
         return self.run(*self.command(*arguments), env=env, check=check)
 
     def quick(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """The same for short commands whose start is not what is tested: without the second that imports take.
-
-        The code of the project must not have changed since the first one.
-        """
-        return shells.run(self.root, self.venv / "bin" / "python", self.package, arguments, self.env(env))
+        """The same for short commands whose start is not what is tested: without the second that imports take."""
+        python = self.venv / "bin" / "python"
+        done = shells.run(self.root, python, self.package, arguments, self.env(env))
+        return done or self.cli(*arguments, env=env)
 
     def ready(
         self, *arguments: str, env: Mapping[str, str] | None = None, check: bool = False
@@ -149,16 +151,20 @@ class Project:
         return made
 
     @contextmanager
-    def serve(self, folder: Path, env: Mapping[str, str] | None = None) -> Iterator["Service"]:
-        """Run the service, with its log in `folder`, until it answers `/livez`."""
+    def serve(self, folder: Path, env: Mapping[str, str] | None = None, *, anew: bool = False) -> Iterator["Service"]:
+        """Run the service, with its log in `folder`, until it answers `/livez`.
+
+        It is a fork of a process that has imported the libraries; with `anew` a Python of its own, for what Python or
+        Linux know of a process since its start.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        process = Process(
-            self.command("serve"),
-            log=folder / "service.log",
-            cwd=self.root,
-            env=self.env({"PORT": str(port), **(env or {})}),
-        )
+        port, log = free_port(), folder / "service.log"
+        chosen, python = self.env({"PORT": str(port), **(env or {})}), self.venv / "bin" / "python"
+        child = None
+        if not anew:
+            with log.open("ab") as out:
+                child = shells.fork(python, self.package, ["serve"], cwd=self.root, env=chosen, out=out, err=out)
+        process = Process(self.command("serve"), log=log, cwd=self.root, env=chosen, child=child)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
                 service = Service(process, client, port)

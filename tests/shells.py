@@ -1,81 +1,125 @@
-"""Runs short commands of a service in forks of one process that has done the imports, as most of their time is these.
+"""Starts services and their short commands as forks of a process that has imported their libraries: `preloaded`.
 
-A command begins with the environment that it is given and ends with its exit code, as in a process of its own. What a
-library reads from the environment while it is imported has no effect here: `Project.cli` is for that.
+Two thirds of a start are these imports. A fork begins with the environment that it is given, imports the code of its
+project anew, and is a process of its own. What a library reads from the environment while Python starts or imports it
+has no effect there: what sets that is started as usual.
 """
 
 import json
+import os
+import select
+import socket
 import subprocess
-from collections import OrderedDict
+import sys
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
+from typing import IO
 
-KEPT = 4  # processes, of about 90 MB each: those of the projects that were asked last
-SECONDS = 60
-_kept: OrderedDict[Path, subprocess.Popen[str]] = OrderedDict()
-SHELL = """
-import contextlib, importlib, json, os, signal, sys, traceback
+SOURCE = Path(__file__).with_name("preloaded.py")
+# Read at the start of Python, or by a library while it is imported.
+EARLY = ("LANG", "LC_", "LD_", "OTEL_PROPAGATORS", "OTEL_PYTHON_", "PYTHON")
+KEPT = 6  # processes, of about 130 MB each: those of the environments that were asked last
+FEW = 2  # commands in an environment are started as usual: to import for them all would take longer
+_asked: Counter[Path] = Counter()
+_kept: OrderedDict[Path, tuple[socket.socket, dict[str, str], subprocess.Popen[bytes]]] = OrderedDict()
 
-package, seconds = sys.argv[1:]
-cli = importlib.import_module(f"{package}.cli")
-with contextlib.suppress(ModuleNotFoundError):
-    importlib.import_module(f"{package}.ops.migrate")
-    importlib.import_module(f"{package}.ops.backup.command")
-importlib.import_module(f"{package}.main")
 
-for line in sys.stdin:
-    arguments, env, out, err = json.loads(line)
-    if not (child := os.fork()):
-        for number, path in ((0, os.devnull), (1, out), (2, err)):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-        signal.alarm(int(seconds))
-        os.environ.clear()
-        os.environ.update(env)
-        sys.argv, code = [package, *arguments], 0
+class Fork:
+    """A running command, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, told: IO[bytes]) -> None:
+        self._told = told
+        self.pid = int(told.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
         try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # to free what was imported takes twenty times as long as a command
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended; `TimeoutExpired` after so many seconds."""
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a fork", timeout or 0)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+        return self.returncode
+
+
+def early(env: Mapping[str, str]) -> dict[str, str]:
+    """Those variables that have no effect in a fork."""
+    return {name: value for name, value in env.items() if name.startswith(EARLY) and name != "PYTHONPATH"}
+
+
+def fork(
+    python: Path,
+    package: str,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    out: IO[bytes],
+    err: IO[bytes],
+    brief: bool = False,
+) -> Fork | None:
+    """Start the command line of the service in `cwd`; None if a fork would not be the same as a process of its own.
+
+    Args:
+        python: Of the service's environment.
+        package: Of the service.
+        arguments: Of the command.
+        cwd: The project.
+        env: All variables.
+        out: Where it writes.
+        err: Where it writes errors.
+        brief: Whether it is a short command: it is ended after a minute.
+    """
+    _asked[python] += 1
+    if sys.platform != "linux" or _asked[python] <= FEW:
+        return None
+    if python not in _kept:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            clean = {**early(env), "PATH": env["PATH"]}
+            command = [str(python), "-P", str(SOURCE), env["PYTHONPATH"]]
+            begun = subprocess.Popen(command, cwd="/", env=clean, stdin=theirs.fileno(), start_new_session=True)
+        _kept[python] = (ours, early(env), begun)
+    _kept.move_to_end(python)
+    while len(_kept) > KEPT:
+        close(next(iter(_kept)))
+    asked, known, _ = _kept[python]
+    if early(env) != known:
+        return None
+    order = {"arguments": arguments, "brief": brief, "env": dict(env), "folder": str(cwd), "package": package}
+    reads, writes = os.pipe()
+    try:
+        socket.send_fds(asked, [json.dumps(order).encode()], [writes, out.fileno(), err.fileno()])
+    finally:
+        os.close(writes)
+    return Fork(os.fdopen(reads, "rb", buffering=0))
 
 
 def run(
     root: Path, python: Path, package: str, arguments: Sequence[str], env: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line of the service in `root`: its exit code and what it says."""
-    if root not in _kept:
-        _kept[root] = subprocess.Popen(
-            [python, "-c", SHELL, package, str(SECONDS)],
-            cwd=root,
-            env={name: env[name] for name in ("PATH", "PYTHONPATH")},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    _kept.move_to_end(root)
-    while len(_kept) > KEPT:
-        close(next(iter(_kept)))
-    shell = _kept[root]
-    assert shell.stdin
-    assert shell.stdout
-    with TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        shell.stdin.write(json.dumps([arguments, dict(env), str(out), str(err)]) + "\n")
-        shell.stdin.flush()
-        code = int(shell.stdout.readline())
-        return subprocess.CompletedProcess([package, *arguments], code, out.read_text(), err.read_text())
+) -> subprocess.CompletedProcess[str] | None:
+    """Run a short command of the service in `root`: its exit code and what it says; None as above."""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        child = fork(python, package, arguments, cwd=root, env=env, out=out, err=err, brief=True)
+        if child is None:
+            return None
+        code = child.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess([package, *arguments], code, out.read().decode(), err.read().decode())
 
 
-def close(root: Path) -> None:
-    """End the process of a project: it ends when there is nothing more to read."""
-    with _kept.pop(root) as shell:
-        assert shell.stdin
-        shell.stdin.close()
+def close(python: Path) -> None:
+    """End the process of an environment: it ends when nobody can ask any more. Its forks run on."""
+    asked, _, begun = _kept.pop(python)
+    asked.close()
+    begun.wait()

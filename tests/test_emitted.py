@@ -24,12 +24,11 @@ Check = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
-    """`make check` in a project; what mypy knows of the dependencies is kept, for reading them takes it the longest."""
-    cache = {"MYPY_CACHE_DIR": str(tmp_path_factory.mktemp("mypy"))}
+def check() -> Check:
+    """`make check` in a project."""
 
     def checked(project: Project, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return project.run("make", "check", *arguments, env=cache | installed(project), check=check)
+        return project.run("make", "check", *arguments, env=installed(project), check=check)
 
     return checked
 

@@ -87,7 +87,7 @@ def emitted(project: Project, side: Side, database: str, folder: Path, collector
             "SHUTDOWN_DRAIN_SECONDS": "0",
         }
         migrated(project, database)
-        with project.serve(folder / "run", env) as service:
+        with project.serve(folder / "run", env, anew=True) as service:
             assert service.client.get(ITEMS).status_code == 200
             assert service.client.get("/careless/raised").status_code == 500
             paths = ("/careless/shown", "/docs", "/openapi.json", "/readyz", "/version")

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 POLL_SECONDS = 0.05
 KILL_SECONDS = 5.0
@@ -93,8 +94,19 @@ def _stat(entry: Path) -> tuple[str, int]:
     return state, int(parent)
 
 
+class Child(Protocol):
+    """What `Process` uses of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class Process:
-    """A started server. `log=None` lets it write to our own output."""
+    """A started server. `log=None` lets it write to our own output; `child` is one that has been started otherwise."""
 
     def __init__(
         self,
@@ -104,11 +116,12 @@ class Process:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        child: Child | None = None,
     ) -> None:
         self.log = log
         self.name = Path(command[0]).name
         with contextlib.ExitStack() as opened:
-            self._child = subprocess.Popen(
+            self._child: Child = child or subprocess.Popen(
                 command,
                 cwd=cwd,
                 env=env,

@@ -432,7 +432,7 @@ def survives(project: Project, folder: Path) -> list[int]:
     """What probes see while 400 clients occupy connections, and what a client gets that was there before them."""
     with ExitStack() as stack:
         with few_files():
-            service = stack.enter_context(project.serve(folder))
+            service = stack.enter_context(project.serve(folder, anew=True))
         slow = stack.enter_context(ThreadPoolExecutor(1)).submit(
             httpx.get, f"http://127.0.0.1:{service.port}/slow/waiting", timeout=20, trust_env=False
         )
