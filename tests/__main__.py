@@ -35,6 +35,7 @@ PHASES = {
 TIERS = {"test": ("static", "servers"), "prove": ("sabotages", "timing"), "full": tuple(PHASES)}
 # By its entry point's name: where plugins load themselves, it is the same one. A test that hangs fails under its name.
 HANGS = ["-p", "timeout", f"--timeout={proof.count(gate=300, full=1800)}"]
+DEAREST = 10  # tests that are named at the end
 BENIGN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -44,6 +45,7 @@ class Total:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
+        self.cpu: Counter[str] = Counter()
 
     def run(self, phase: str, arguments: list[str], most: float) -> None:
         print(f"--- {phase}", flush=True)
@@ -62,11 +64,15 @@ class Total:
             found = json.loads(record.read_text()) if record.exists() else {}
         for area, seconds in found.get("seconds", {}).items():
             self.seconds[area] += seconds
+        self.cpu.update(found.get("cpu", {}))
         counts = Counter(found.get("counts", {}))
         if code not in BENIGN and not counts["failed"]:
             counts["failed"] = 1  # a phase that broke down has no failed test to show for it
         self.counts.update(counts)
-        print(f"--- {phase}: {time.monotonic() - begun:.0f} s", flush=True)
+        ends = ", ".join(f"{seconds:.0f}" for seconds in sorted(found.get("ends", {}).values()))
+        spent = sum(found.get("cpu", {}).values())
+        took = f"{time.monotonic() - begun:.0f} s, of the processor {spent:.0f} s"
+        print(f"--- {phase}: {took}; workers ended after {ends} s", flush=True)
 
 
 def end(pid: int) -> None:
@@ -104,6 +110,8 @@ def main() -> int:
     for phase in options.phase or TIERS[options.tier]:
         total.run(phase, arguments, options.seconds)
 
+    print("\nseconds of the processor, with the fixtures that a test is the first to need:")
+    print("\n".join(f"{spent:8.1f} {test}" for test, spent in total.cpu.most_common(DEAREST)))
     print(f"\n{table(total.seconds, budgets)}\n")
     slow = budget.exceeded(total.seconds, budgets)
     for name in slow:

@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
+import time
 import tomllib
 from collections import Counter, defaultdict
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -35,15 +39,60 @@ def exceeded(seconds: dict[str, float], budgets: dict[str, float]) -> list[str]:
     return sorted(name for name, spent in seconds.items() if spent > limits[name])
 
 
+def cpu_seconds() -> float:
+    """What this process and all that it has started have used of the processor; without /proc, only what has ended."""
+    ticks, families = os.sysconf("SC_CLK_TCK"), defaultdict(list)
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            families[int(fields[1])].append((int(entry.parent.name), sum(map(int, fields[11:15])) / ticks))
+    spent, generation = sum(os.times()[:4]), [os.getpid()]
+    while generation:
+        children = [child for parent in generation for child in families[parent]]
+        spent += sum(seconds for _, seconds in children)
+        generation = [pid for pid, _ in children]
+    return spent
+
+
+class Meter:
+    """In each worker: notes what a test, with the fixtures that it is the first to need, takes of the processor.
+
+    To ask takes some milliseconds: what tests of less than half a second take counts for the next longer one.
+    """
+
+    def __init__(self) -> None:
+        self._before, self._at = cpu_seconds(), time.monotonic()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "teardown" and time.monotonic() - self._at > 0.5:
+            now = cpu_seconds()
+            report.user_properties.append(("cpu", now - self._before))
+            self._before, self._at = now, time.monotonic()
+        return report
+
+
 class Record:
-    """One phase: seconds per area, and how many tests passed, failed and were skipped."""
+    """One phase: seconds per area, seconds of the processor per test, when each worker had no more to do, and how many
+    tests passed, failed and were skipped.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._cpu: dict[str, float] = {}
+        self._begun = time.monotonic()
+        self._ends: dict[str, float] = {}
         self._outcomes: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[area(report.nodeid)] += report.duration
+        for name, spent in report.user_properties:
+            if name == "cpu":
+                self._cpu[report.nodeid] = float(str(spent))
+        self._ends[getattr(report, "worker_id", "alone")] = time.monotonic() - self._begun
         self._note(report.nodeid, report.outcome if report.when == "call" else None, report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -55,7 +104,8 @@ class Record:
             self._outcomes[test] = ended
 
     def as_json(self) -> str:
-        return json.dumps({"seconds": self.seconds, "counts": Counter(self._outcomes.values())})
+        counts = Counter(self._outcomes.values())
+        return json.dumps({"seconds": self.seconds, "counts": counts, "cpu": self._cpu, "ends": self._ends})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,8 +114,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Workers send their reports to the process that started them: only that one keeps the record.
-    if config.getoption("--record") and not hasattr(config, "workerinput"):
+    if not config.getoption("--record"):
+        return
+    if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Record(), "record")
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", 0):
+        config.pluginmanager.register(Meter(), "meter")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

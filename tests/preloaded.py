@@ -1,7 +1,7 @@
-"""A process that has imported the libraries of a service, and runs the service's own code in forks of itself.
+"""A process that has imported the libraries of a service, and runs code in forks of itself, as `python -c` does.
 
-Started with the Python of the service and a socket as its standard input. Each message there is a command; a fork
-imports the code of that project anew, so that a changed project runs its own. It needs the standard library alone.
+Started with the Python of the service and a socket as its standard input. Each message there is an order; a fork
+imports the code of its project anew, so that a changed project runs its own. It needs the standard library alone.
 """
 
 import ast
@@ -9,22 +9,22 @@ import gc
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 MESSAGE_BYTES = 1 << 17
 
 
-def libraries(source: Path) -> set[str]:
+def libraries(folders: list[Path]) -> set[str]:
     """The modules from elsewhere that code imports, wherever it does."""
     found = set()
-    for file in source.rglob("*.py"):
+    for file in (file for folder in folders for file in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 found |= {name.name for name in node.names}
@@ -49,30 +49,33 @@ def become(order: dict[str, Any], files: list[int]) -> None:
 
 
 def run(order: dict[str, Any], files: list[int]) -> None:
-    """Run a command, and never return; a `brief` one does not free its memory, which takes longer than it does."""
+    """Run a piece of code, and never return; if `brief`, without freeing its memory, which may take longer than it."""
     code = 0
     try:
         become(order, files)
-        if order["brief"]:
-            signal.alarm(60)
-        importlib.import_module(f"{order['package']}.cli").main()
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(order["code"], main.__dict__)  # noqa: S102 as `python -c` does
     except SystemExit as end:
         if not order["brief"]:
             raise
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
+        if not order["brief"]:
+            raise
         traceback.print_exc()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
     if order["brief"]:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     raise SystemExit(code)
 
 
 def main() -> None:
     """Run what is asked for, until nobody can ask any more."""
-    for name in sorted(libraries(Path(sys.argv[1]))):
+    for name in sorted(libraries([Path(folder) for folder in sys.argv[1:]])):
         with suppress(ImportError):
             importlib.import_module(name)
     gc.collect()

@@ -20,6 +20,7 @@ from tests.servers.process import Process, free_port
 ROOT = Path(__file__).parent.parent
 PARTS = ("copier.yml", "includes", "template")
 START_SECONDS = 30.0
+READY = "import runpy; runpy.run_module('ready', run_name='__main__', alter_sys=True)"
 # What mypy found out about the libraries, which takes it half a minute: kept, one for each worker.
 CHECKED = ROOT / ".mypy_cache/emitted" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 # What a developer's shell may hold and a service under test must not see.
@@ -103,28 +104,42 @@ class Project:
         return {**kept, **ours, **(more or {})}
 
     def run(
-        self, *command: str, env: Mapping[str, str] | None = None, check: bool = True
+        self, *command: str, env: Mapping[str, str] | None = None, check: bool = True, anew: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project, its output kept."""
-        done = subprocess.run(command, cwd=self.root, env=self.env(env), capture_output=True, text=True, check=False)
+        """Run a command in the project, its output kept; one of the project's Python in a fork, but for `anew`."""
+        done = None if anew else self._forked(command, self.env(env))
+        done = done or subprocess.run(
+            command, cwd=self.root, env=self.env(env), capture_output=True, text=True, check=False
+        )
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
+
+    def _forked(self, command: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str] | None:
+        """What a fork says, where the command is one that a fork can run."""
+        python = self.venv / "bin" / "python"
+        if command[0] != str(python) or len(command) < 3:
+            return None
+        if command[1] == "-c" and "sys.modules" not in command[2]:  # which asks what was imported
+            return shells.run(python, command[2], command[3:], cwd=self.root, env=env)
+        if tuple(command[1:3]) == ("-m", "ready"):
+            return shells.run(python, READY, command[3:], cwd=self.root, env=env)
+        return None
 
     def install(self) -> "Project":
         self.run("make", "setup")
         return self
 
     def cli(
-        self, *arguments: str, env: Mapping[str, str] | None = None, check: bool = False
+        self, *arguments: str, env: Mapping[str, str] | None = None, check: bool = False, anew: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """Run the service's own command line."""
-        return self.run(*self.command(*arguments), env=env, check=check)
+        return self.run(*self.command(*arguments), env=env, check=check, anew=anew)
 
     def quick(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """The same for short commands whose start is not what is tested: without the second that imports take."""
-        python = self.venv / "bin" / "python"
-        done = shells.run(self.root, python, self.package, arguments, self.env(env))
+        """The same for short commands whose end is not what is tested: without freeing the memory of all imports."""
+        python, _, code, *more = self.command(*arguments)
+        done = shells.run(Path(python), code, more, cwd=self.root, env=self.env(env), brief=True)
         return done or self.cli(*arguments, env=env)
 
     def ready(
@@ -159,11 +174,11 @@ class Project:
         """
         folder.mkdir(parents=True, exist_ok=True)
         port, log = free_port(), folder / "service.log"
-        chosen, python = self.env({"PORT": str(port), **(env or {})}), self.venv / "bin" / "python"
-        child = None
+        chosen, child = self.env({"PORT": str(port), **(env or {})}), None
         if not anew:
+            python, _, code, *more = self.command("serve")
             with log.open("ab") as out:
-                child = shells.fork(python, self.package, ["serve"], cwd=self.root, env=chosen, out=out, err=out)
+                child = shells.fork(Path(python), code, more, cwd=self.root, env=chosen, out=out, err=out)
         process = Process(self.command("serve"), log=log, cwd=self.root, env=chosen, child=child)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:

@@ -1,10 +1,11 @@
-"""Starts services and their short commands as forks of a process that has imported their libraries: `preloaded`.
+"""Runs services, and code that uses them, in forks of a process that has imported their libraries: `preloaded`.
 
 Two thirds of a start are these imports. A fork begins with the environment that it is given, imports the code of its
 project anew, and is a process of its own. What a library reads from the environment while Python starts or imports it
 has no effect there: what sets that is started as usual.
 """
 
+import io
 import json
 import os
 import select
@@ -58,7 +59,7 @@ def early(env: Mapping[str, str]) -> dict[str, str]:
 
 def fork(
     python: Path,
-    package: str,
+    code: str,
     arguments: Sequence[str],
     *,
     cwd: Path,
@@ -67,17 +68,17 @@ def fork(
     err: IO[bytes],
     brief: bool = False,
 ) -> Fork | None:
-    """Start the command line of the service in `cwd`; None if a fork would not be the same as a process of its own.
+    """Start what `python -c CODE ARGUMENTS` does; None if a fork would not be the same as a process of its own.
 
     Args:
         python: Of the service's environment.
-        package: Of the service.
-        arguments: Of the command.
+        code: What it runs.
+        arguments: What it finds in `sys.argv`.
         cwd: The project.
         env: All variables.
         out: Where it writes.
         err: Where it writes errors.
-        brief: Whether it is a short command: it is ended after a minute.
+        brief: Whether it may end without what Python does at its end: it has nothing that waits for that.
     """
     _asked[python] += 1
     if sys.platform != "linux" or _asked[python] <= FEW:
@@ -86,7 +87,7 @@ def fork(
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             clean = {**early(env), "PATH": env["PATH"]}
-            command = [str(python), "-P", str(SOURCE), env["PYTHONPATH"]]
+            command = [str(python), "-P", str(SOURCE), str(cwd / "src"), str(cwd / "ready")]
             begun = subprocess.Popen(command, cwd="/", env=clean, stdin=theirs.fileno(), start_new_session=True)
         _kept[python] = (ours, early(env), begun)
     _kept.move_to_end(python)
@@ -95,7 +96,7 @@ def fork(
     asked, known, _ = _kept[python]
     if early(env) != known:
         return None
-    order = {"arguments": arguments, "brief": brief, "env": dict(env), "folder": str(cwd), "package": package}
+    order = {"arguments": arguments, "brief": brief, "code": code, "env": dict(env), "folder": str(cwd)}
     reads, writes = os.pipe()
     try:
         socket.send_fds(asked, [json.dumps(order).encode()], [writes, out.fileno(), err.fileno()])
@@ -105,17 +106,18 @@ def fork(
 
 
 def run(
-    root: Path, python: Path, package: str, arguments: Sequence[str], env: Mapping[str, str]
+    python: Path, code: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], brief: bool = False
 ) -> subprocess.CompletedProcess[str] | None:
-    """Run a short command of the service in `root`: its exit code and what it says; None as above."""
+    """Run that to its end: its exit code and what it says; None as above."""
     with TemporaryFile() as out, TemporaryFile() as err:
-        child = fork(python, package, arguments, cwd=root, env=env, out=out, err=err, brief=True)
+        child = fork(python, code, arguments, cwd=cwd, env=env, out=out, err=err, brief=brief)
         if child is None:
             return None
-        code = child.wait()
+        status = child.wait()
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess([package, *arguments], code, out.read().decode(), err.read().decode())
+        said = [io.TextIOWrapper(file).read() for file in (out, err)]
+        return subprocess.CompletedProcess([str(python), "-c", code, *arguments], status, *said)
 
 
 def close(python: Path) -> None:

@@ -75,8 +75,8 @@ def test_a_broken_migration_is_one_clear_line_and_leaves_no_half(
     assert "0003_syntax.py" in done.stderr
 
 
-def test_a_command_is_quick_in_the_tests_and_says_the_same(project: Project, tmp_path: Path) -> None:
-    """What many tests rely on, `Project.quick`, is a real command but for its imports."""
+def test_a_fork_says_the_same_as_a_process_of_its_own(project: Project, tmp_path: Path) -> None:
+    """What most tests rely on, and how a process of its own starts and ends."""
     asked = [
         (("migrate",), {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}),
         (("serve",), {"ENVIRONMENT": "production"}),
@@ -84,11 +84,14 @@ def test_a_command_is_quick_in_the_tests_and_says_the_same(project: Project, tmp
     ]
     ends = []
     for arguments, env in asked:
-        real, quick = project.cli(*arguments, env=env), project.quick(*arguments, env=env)
-        assert (quick.returncode, quick.stdout) == (real.returncode, real.stdout)
-        assert quick.stderr.replace("my_service", "-c") == real.stderr.replace("my_service", "-c")
-        ends.append(quick.returncode)
+        real = project.cli(*arguments, env=env, anew=True)
+        for forked in (project.cli(*arguments, env=env), project.quick(*arguments, env=env)):
+            assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+        ends.append(real.returncode)
     assert ends == [0, 78, 2]
+    with project.serve(tmp_path, anew=True) as service:
+        assert service.client.get("/version").status_code == 200
+    assert service.process.wait() == 0
 
 
 def test_an_unknown_command_is_usage(project: Project) -> None:
