@@ -13,8 +13,9 @@ from typing import Protocol
 
 import copier
 import httpx
+from plumbum import local
 
-from tests import shells
+from tests import compiled, shells
 from tests.servers.process import Process, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,9 @@ FOREIGN = (
 )
 
 
+compiled.install()
+
+
 def export(folder: Path) -> Path:
     """Copy what makes the template into `folder`: without git, so that uncommitted changes count."""
     for part in PARTS:
@@ -49,8 +53,12 @@ def export(folder: Path) -> Path:
 
 
 def render(template: Path, folder: Path, **answers: object) -> Path:
-    """Make a project, without trust."""
-    with warnings.catch_warnings():
+    """Make a project, without trust.
+
+    Copier finds no git, as it would ask it about each file in a folder that is no repository.
+    """
+    assert not (template / ".git").exists()
+    with warnings.catch_warnings(), local.env(PATH=""):
         warnings.simplefilter("ignore")
         copier.run_copy(
             str(template),
