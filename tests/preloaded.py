@@ -83,11 +83,11 @@ def main() -> None:
     asked = socket.socket(fileno=0)
     while True:
         message, files, *_ = socket.recv_fds(asked, MESSAGE_BYTES, 3)
-        if not message:
-            return
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        if not message:
+            return
         if not os.fork():  # says how the command ends, as its parent alone is told
             if not (child := os.fork()):
                 run(json.loads(message), files)

@@ -7,9 +7,11 @@ import pytest
 from tests.projects import Project, Service
 from tests.proof import count
 from tests.sabotage import Body
-from tests.service.conftest import Start
+from tests.service.conftest import STORES, Start
 
 pytestmark = pytest.mark.servers
+# One store in the gate: what each of them makes of a request is proven by `test_items` and `test_bad_input`.
+MARKS = {"memory": pytest.mark.wide, "sqlite": pytest.mark.wide}
 READ_ONLY = ("--include-method=GET", "--phases=coverage,fuzzing")
 
 
@@ -19,6 +21,7 @@ def attack(project: Project, service: Service, *options: str, examples: int = 5)
     return project.run("make", "dast", f"url=http://127.0.0.1:{service.port}", f"ARGS={typed}", check=False)
 
 
+@pytest.mark.parametrize("service", [pytest.param(each, marks=MARKS.get(each, ())) for each in STORES], indirect=True)
 def test_it_finds_nothing(project: Project, service: Service) -> None:
     done = attack(project, service, examples=count(5, 300))
     assert "No issues found" in done.stdout, done.stdout
