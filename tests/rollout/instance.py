@@ -26,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path not in ("/readyz", "/livez"):
             served += 1
             said = {"version": VERSION}
+            time.sleep(0.02)  # so that to kill it hurts
             if VERSION.startswith("fails"):
                 status = 500
             if VERSION.startswith("slow"):

@@ -218,6 +218,36 @@ def a_configuration_that_breaks_meanwhile_stops_the_canary(host: Host, users: Lo
     only_one_serves(host, users)
 
 
+def after_a_crash_the_weights_are_those_of_the_release(host: Host, users: Load) -> None:
+    """A balancer that is killed and started again meanwhile: HAProxy forgets what was set at run time."""
+    with host.configured(release={"step_seconds": 60}), host.releasing("deploy", "good-crash") as release:
+        host.wait_for("10 % of the requests", release)
+        before = host.weights()
+        host.balancer.kill()
+        host.balancer.start()
+        release.wait_until(lambda: weights(host) == before, 10)
+        if isinstance(host.balancer, HAProxyBalancer):
+            host.balancer.say("set server service/two weight 77")
+            release.wait_until(lambda: weights(host) == before, 10)
+            assert "they are set again" in host.said
+        release.send(signal.SIGINT)
+        assert release.wait(20) == 1, host.said
+    host.balancer.kill()
+    host.balancer.start()
+    deadline = time.monotonic() + 10
+    while not weights(host) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    only_one_serves(host, users)
+
+
+def weights(host: Host) -> dict[str, int]:
+    """Its weights; none while the balancer starts."""
+    try:
+        return host.weights()
+    except OSError:
+        return {}
+
+
 # --- people
 
 
@@ -401,6 +431,7 @@ SCENARIOS: Sequence[Scenario] = [
     a_full_disk_is_rolled_back,
     without_statistics_it_is_rolled_back,
     a_configuration_that_breaks_meanwhile_stops_the_canary,
+    after_a_crash_the_weights_are_those_of_the_release,
     whoever_interrupts_gets_the_stable_version_back,
     two_operators_do_not_meet,
     a_killed_release_is_resumed,

@@ -20,7 +20,7 @@ from .verdict import not_good_enough, too_bad
 
 POLL_SECONDS = 0.2
 PROBE_SECONDS = 1.0  # between two probes of a new instance
-BLIND_SECONDS = 3.0  # without statistics, as while a load balancer is being started again
+BLIND_SECONDS = 5.0  # without statistics, as while a load balancer is being started again
 KEY_CHARACTERS = 32
 COOKIE_CHARACTERS = 32  # 128 bits; a longer one needs a larger map_hash_bucket_size in NGINX
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
