@@ -149,6 +149,7 @@ OWN = {
     "observability": {"dev", "logs", "scripts", "telemetry"},
     "own_rooms": {"__init__"},
     "readiness": {"probe", "ready"},
+    "rollout": {"deploy"},
     "service": {
         "api_docs",
         "codes",
@@ -169,7 +170,8 @@ OWN = {
 # Between them they have all rooms.
 ANSWERS: tuple[dict[str, object], ...] = (
     {"cdn": "cloudflare"},
-    {"cache": "memcached", "database": "none", "http_instrumentation": "native", "secrets_manager": "aws"},
+    {"cache": "memcached", "database": "none", "http_instrumentation": "native", "secrets_manager": "aws"}
+    | {"load_balancer": "haproxy"},
     {"cache": "none", "error_monitoring": "none", "secrets_manager": "none"},
 )
 

@@ -17,50 +17,49 @@ from tests.sabotage import Body, Line
 from tests.servers.process import ServerError
 
 pytestmark = [pytest.mark.servers, pytest.mark.sabotage]
-PLACE = "deploy.host.rollout"
 SABOTAGES: list[tuple[str, Scenario, Change]] = [
     # the verdict
     (
         "nginx",
         scenarios.a_version_that_fails_is_rolled_back_before_50_requests,
-        Body(f"{PLACE}.verdict:_allowed", "return 100.0"),
+        Body("deploy.host.rollout.verdict:_allowed", "return 100.0"),
     ),
     (
         "nginx",
         scenarios.a_version_that_is_slow_is_rolled_back,
-        Body(f"{PLACE}.balancer:Totals.mean_ms", "return 0.0"),
+        Body("deploy.host.rollout.balancer:Totals.mean_ms", "return 0.0"),
     ),
     (
         "haproxy",
         scenarios.a_version_that_is_another_one_gets_no_request,
-        Body(f"{PLACE}.instances:Health.is_version", "return True"),
+        Body("deploy.host.rollout.instances:Health.is_version", "return True"),
     ),
     (
         "haproxy",
         scenarios.a_version_that_dies_is_rolled_back,
-        Body(f"{PLACE}.moves:Moves.back", "pass"),
+        Body("deploy.host.rollout.moves:Moves.back", "pass"),
     ),
     # the machine
     (
         "nginx",
         scenarios.a_full_disk_is_rolled_back,
-        Body(f"{PLACE}.peers:PeersFile.restore", "self.write(self.text(weights))"),
+        Body("deploy.host.rollout.peers:PeersFile.restore", "self.write(self.text(weights))"),
     ),
     (
         "nginx",
         scenarios.a_broken_configuration_is_refused_before_anything_moves,
-        Body(f"{PLACE}.balancer:test", 'return ""'),
+        Body("deploy.host.rollout.balancer:test", 'return ""'),
     ),
     (
         "haproxy",
         scenarios.after_a_crash_the_weights_are_those_of_the_release,
-        Body(f"{PLACE}.peers:PeersFile.write", "pass"),
+        Body("deploy.host.rollout.peers:PeersFile.write", "pass"),
     ),
     (
         "haproxy",
         scenarios.after_a_crash_the_weights_are_those_of_the_release,
         Body(
-            f"{PLACE}.haproxy:Driver.count",
+            "deploy.host.rollout.haproxy:Driver.count",
             """
             weights = {row["svname"]: int(row["uweight"] or 0) for row in self._rows().values()}
             self.wanted = {address: weights[name] for address, name in self.peers.names().items()}
@@ -72,17 +71,17 @@ SABOTAGES: list[tuple[str, Scenario, Change]] = [
     (
         "nginx",
         scenarios.whoever_interrupts_gets_the_stable_version_back,
-        Body(f"{PLACE}.command:_ended", 'return 1, f"{_title(moves.record)} was rolled back: {reason}"'),
+        Body("deploy.host.rollout.command:_ended", 'return 1, f"{_title(moves.record)} was rolled back: {reason}"'),
     ),
     (
         "haproxy",
         scenarios.two_operators_do_not_meet,
-        Body(f"{PLACE}.state:State.lock", "yield"),
+        Body("deploy.host.rollout.state:State.lock", "yield"),
     ),
     (
         "nginx",
         scenarios.a_killed_release_is_resumed,
-        Body(f"{PLACE}.state:Record.ended", "return True"),
+        Body("deploy.host.rollout.state:Record.ended", "return True"),
     ),
     (
         "nginx",
@@ -103,17 +102,17 @@ SABOTAGES: list[tuple[str, Scenario, Change]] = [
     (
         "nginx",
         losses.a_rolling_restart_loses_nothing,
-        Body(f"{PLACE}.moves:Moves.serve_only", "pass"),
+        Body("deploy.host.rollout.moves:Moves.serve_only", "pass"),
     ),
     (
         "haproxy",
         losses.a_rolling_restart_loses_nothing,
-        Body(f"{PLACE}.moves:Moves.serve_only", "pass"),
+        Body("deploy.host.rollout.moves:Moves.serve_only", "pass"),
     ),
     (
         "haproxy",
         losses.changed_weights_lose_nothing,
-        Body(f"{PLACE}.peers:shares", "return {**dict.fromkeys(new, 0), **dict.fromkeys(old, 0)}"),
+        Body("deploy.host.rollout.peers:shares", "return {**dict.fromkeys(new, 0), **dict.fromkeys(old, 0)}"),
     ),
 ]
 
