@@ -1,5 +1,7 @@
 """Generates the alerts for the SLOs in observability/slo.yaml, below the mark in observability/alerts.yaml.
 
+The Prometheus operator gets all alerts as deploy/k8s/components/monitoring/alerts.json.
+
 An alert fires if the burn rate is too high in both a long and a short window: the long one ignores short peaks, the
 short one resolves the alert soon after its cause is fixed. Windows and shares of the budget are those of Google's SRE
 workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
@@ -7,6 +9,7 @@ workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
 `--check` writes nothing, and exits with 1 if the file is not what slo.yaml generates.
 """
 
+import json
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 FOLDER = Path(__file__).parent.parent / "observability"
+RULE = FOLDER.parent / "deploy/k8s/components/monitoring/alerts.json"
 MARK = "\n  # --- below: written by `make alerts` from slo.yaml\n"
 # Of http_server_request_duration_seconds: a latency limit between two buckets cannot be measured.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -158,6 +162,12 @@ def groups(table: dict[str, Any]) -> Iterator[str]:
         yield from (alert(table, slo, tier) for tier in TIERS)
 
 
+def manifest(alerts: str, service: str) -> str:
+    """The alerts as a PrometheusRule."""
+    rule = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": service}}
+    return json.dumps(rule | {"spec": yaml.safe_load(alerts)}, indent=1, sort_keys=True) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     """Write, or with `--check` compare."""
     if arguments not in ([], ["--check"]):
@@ -177,6 +187,12 @@ def main(arguments: list[str]) -> int:
         print("observability/alerts.yaml does not follow slo.yaml: type make alerts", file=sys.stderr)
         return 1
     target.write_text(after)
+    if RULE.exists():
+        rule = manifest(after, identity()["service"])
+        if rule != RULE.read_text() and arguments:
+            print(f"{RULE.name} does not follow observability/alerts.yaml: type make alerts", file=sys.stderr)
+            return 1
+        RULE.write_text(rule)
     return 0
 
 

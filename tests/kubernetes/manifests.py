@@ -41,8 +41,9 @@ def trimmed(template: Path, folder: Path) -> Path:
 
 def kustomize(folder: Path) -> list[Document]:
     """What `kubectl apply -k` would send."""
+    # the safe loader in C: ten times as fast
     rendered = must(wheels.ensure("kubectl"), "kustomize", folder)
-    return list(yaml.load_all(rendered, Loader=yaml.CSafeLoader))  # noqa: S506 a safe one: the same in C, ten times as fast
+    return list(yaml.load_all(rendered, Loader=yaml.CSafeLoader))
 
 
 def faults(document: Document) -> list[str]:

@@ -1,4 +1,4 @@
-"""The parts of an overlay find each other, before and after Flagger has copied the Deployment and rewritten its label."""
+"""The parts of an overlay find each other, also when Flagger has copied the Deployment and rewritten its label."""
 
 import re
 from collections.abc import Iterator
@@ -228,8 +228,8 @@ def test_the_values_of_a_site_reach_every_place(blue_green: Project, tmp_path: P
 CASES = [
     (
         "base/workload.yaml",
-        "maxUnavailable: 1\n  selector:\n    matchLabels: {app.kubernetes.io/component: service, app.kubernetes.io/name",
-        "maxUnavailable: 1\n  selector:\n    matchLabels: {app.kubernetes.io/component: service, app",
+        "    matchLabels: {app.kubernetes.io/component: service, app.kubernetes.io/name:",
+        "    matchLabels: {app.kubernetes.io/component: service, app:",
         "selects ['my-service']",
     ),
     (

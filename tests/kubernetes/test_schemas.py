@@ -1,8 +1,6 @@
 """Kubernetes 1.37 and each controller take every document of every overlay, by their schemas; nothing runs here."""
 
 import copy
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,10 +115,3 @@ def test_a_typo_in_a_file_reaches_the_schemas(
     found = [said for each in kustomize(sick.root / K8S / "overlays/production") for said in faults(each)]
     assert found
     assert any(fault in said for said in found)
-
-
-def test_the_alerts_are_those_that_prometheus_reads(template: Path, small_template: Path, deployed: Project) -> None:
-    rule = json.loads((deployed.root / K8S / "components/monitoring/alerts.json").read_text())
-    names = [each["alert"] for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
-    assert "AvailabilityBurnsFast" in names
-    assert re.search("runbook.md#availabilityburnsfast", json.dumps(rule))

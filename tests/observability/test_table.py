@@ -34,6 +34,14 @@ def test_the_alerts_follow_the_table_as_emitted(emitted: Project, without_databa
         assert run(project, "--check") == (0, "")
 
 
+@pytest.mark.sabotage
+def test_alerts_of_the_operator_that_are_others_are_noticed(emitted: Project, tmp_path: Path) -> None:
+    file = "deploy/k8s/components/monitoring/alerts.json"
+    sick = emitted.variant(tmp_path / "sick", Edit(file, '"severity": "page"', '"severity": "ticket"'))
+    assert run(sick, "--check") == (1, "alerts.json does not follow observability/alerts.yaml: type make alerts")
+    assert run(sick) == run(sick, "--check") == (0, "")
+
+
 def test_the_emitted_promises_are_those_of_the_design(emitted: Project) -> None:
     table = yaml.safe_load((emitted.root / SLO).read_text())
     assert table["window_days"] == 30
