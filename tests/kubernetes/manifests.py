@@ -4,12 +4,14 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import yaml
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator, Draft202012Validator
+from referencing import Registry, Resource
 
 from tests.commands import must
 from tests.servers import wheels
@@ -18,7 +20,8 @@ Document = dict[str, Any]
 Labels = Mapping[str, str]
 K8S = Path("deploy/k8s")
 OVERLAYS = ("dev", "production", "staging")
-VERSION = "1.37"
+# The package reads its schemas again for each document.
+KUBERNETES = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema/v1.37.0-local-strict"
 SCHEMAS = {
     kind: Draft7Validator(schema)
     for kind, schema in json.loads(Path(__file__).with_name("crds.json").read_text()).items()
@@ -56,15 +59,22 @@ def faults(document: Document) -> list[str]:
 
 
 def _faults(document: Document) -> list[str]:
-    if validator := SCHEMAS.get(document["kind"]):
-        return [error.message for error in validator.iter_errors(document)]
-    try:
-        kubernetes_validate.validate(document, VERSION, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        return [error.message]
-    except kubernetes_validate.SchemaNotFoundError as error:
-        return [error.message]
-    return []
+    validator = SCHEMAS.get(document["kind"]) or _validator(document["kind"], document["apiVersion"])
+    return [error.message for error in validator.iter_errors(document)]
+
+
+@cache
+def _validator(kind: str, api: str) -> Draft202012Validator:
+    """The strict schema of Kubernetes for a kind: it refuses unknown fields."""
+    group, _, version = api.rpartition("/")
+    name = "-".join(filter(None, (kind.lower(), group.split(".")[0], version)))
+    schema = json.loads((KUBERNETES / f"{name}.json").read_text())
+    return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions())
+
+
+@cache
+def _definitions() -> Registry[Any]:
+    return Resource.from_contents(json.loads((KUBERNETES / "_definitions.json").read_text())) @ Registry()
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ async def ill() -> None:
 
 @router.get("/slow")
 async def slow() -> None:
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.2)
 ''',
 )
 
@@ -116,12 +116,12 @@ class Stage:
                 self.running["new"].close()
                 self.start("new")
             over = threading.Event()
-            with ThreadPoolExecutor(18) as threads:
+            with ThreadPoolExecutor(34) as threads:
                 for version, paths, few in (("old", phase.old, False), ("new", phase.new, phase.few)):
                     url = f"http://127.0.0.1:{self.services[version].port}"
                     threads.submit(ask, over, url, ["/livez", "/readyz"], 0.1)
-                    for _ in range(0 if not paths else 1 if few else 8):
-                        threads.submit(ask, over, url, [f"/v1/work/{path}" for path in paths], 0.9 if few else 0.05)
+                    for _ in range(0 if not paths else 1 if few else 16):
+                        threads.submit(ask, over, url, [f"/v1/work/{path}" for path in paths], 0.9 if few else 0.15)
                 over.wait(WINDOW + 1.2)  # the first samples of a series count for nothing
                 wait(60, until=lambda: self.busy(phase))
                 over.set()
