@@ -157,7 +157,7 @@ def ask(over: threading.Event, url: str, paths: Sequence[str], pause: float) -> 
 def filled(query: str, interval: str) -> str:
     """A query as Flagger's template makes it; it knows no other names."""
     values = {"interval": WINDOWS[interval], "namespace": "my-service", "target": "my-service"}
-    return re.sub(r"\{\{ (\w+) \}\}", lambda found: values[found[1]], query)
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], query)
 
 
 @contextmanager
