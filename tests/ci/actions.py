@@ -26,6 +26,7 @@ STAND_INS = {
     """,
     "astral-sh/setup-uv": """
         [[ "$INPUT_PYTHON_VERSION" =~ ^3\\.[0-9]+$ ]]
+        echo "asked for Python $INPUT_PYTHON_VERSION"
         uv --version
         echo "UV_PYTHON=$STAND_IN_PYTHON" >> "$GITHUB_ENV"
     """,

@@ -57,14 +57,16 @@ MUTATIONS: dict[str, tuple[str, tuple[Change, ...], str]] = {
 def test_it_is_green_in_a_fresh_repository(commit: Commit) -> None:
     done = commit().run(*GATES, "required", env=BRIEF)
     assert done.of("success") == GATES | {"required"}, done.said
+    assert all("asked for Python 3.14" in done.logs[job] for job in GATES)
 
 
 @pytest.mark.wide
 def test_the_first_push_is_green_with_nothing_to_compare_and_with_everything_configured(commit: Commit) -> None:
-    configured = {name: "x" for name in ("BACKUP_URL", "CODE_SECURITY", "STAGING_URL")}
+    configured = {name: "something" for name in ("BACKUP_URL", "CODE_SECURITY", "STAGING_URL")}
     repository = commit(first=True)
     done = repository.run("contract", "required", event="push", env=BRIEF, secrets=configured, variables=configured)
     assert done.of("success") == {"contract", "required"}, done.said
+    assert "asked for Python 3.14" in done.logs["contract"]
     assert "nothing to compare with" in done.logs["contract"], done.said
 
 
