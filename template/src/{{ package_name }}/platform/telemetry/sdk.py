@@ -29,6 +29,13 @@ POD = (
 )
 
 
+class _Resource(Resource):
+    """The same object for each span; the SDK's own hash would write all attributes as JSON for each."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 def start(
     app: FastAPI, settings: Settings, local_exporters: Sequence[Any]
 ) -> tuple[Requests | None, EventLoopLag | None]:
@@ -81,7 +88,8 @@ def _resource(app: FastAPI, settings: Settings) -> Resource:
         "vcs.ref.head.revision": settings.git_commit,
     }
     pod = {name.lower().replace("_", "."): os.environ[name] for name in POD if os.environ.get(name)}
-    return Resource.create({**ours, **pod, **given})
+    complete = Resource.create({**ours, **pod, **given})
+    return _Resource(complete.attributes, complete.schema_url)
 
 
 def _reader(settings: Settings, durations: Durations) -> MetricReader | None:

@@ -21,20 +21,12 @@ from ..state import current
 from .pacing import Pace
 from .settings import share_of
 
-# Query strings contain search terms and tokens; the path is enough to identify a request.
-DROPPED = ("url.query",)
-# Redacted once per value, to save time: many requests have the same.
-REPEATED = {
-    "client.address",
-    "http.request.method",
-    "http.route",
-    "server.address",
-    "url.scheme",
-    "user_agent.original",
-}
+# Query strings contain search terms and tokens; the path is enough to identify a request. A client's port says nothing.
+DROPPED = ("client.port", "url.query")
 URLS = ("http.url", "url.full")
 MAX_ATTRIBUTE_CHARACTERS = 2_048  # of a span's attribute: clients choose paths and user agents
 MAX_EVENT_CHARACTERS = 16_384  # of an event's attribute, such as a traceback
+MAX_CACHED_CHARACTERS = 256  # of a text that is kept with its redacted form
 
 
 class _Ids(RandomIdGenerator):
@@ -80,7 +72,7 @@ class Redacting(SpanExporter):
 
 def _clean(span: ReadableSpan) -> ReadableSpan:
     return ReadableSpan(
-        redact(span.name),
+        _redact(span.name),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
@@ -101,8 +93,14 @@ def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in URLS:
             value = str(value).partition("?")[0]
         if name not in DROPPED:
-            found[name] = _redact_cached(value) if name in REPEATED else redact(value, name)
+            found[name] = _redact(value, name)
     return found
+
+
+def _redact(value: Any, name: str = "") -> Any:
+    """Redact once what comes again and again: methods, hosts, routes."""
+    short = isinstance(value, str) and len(value) <= MAX_CACHED_CHARACTERS
+    return _redact_cached(value, name) if short else redact(value, name)
 
 
 _redact_cached = lru_cache(1024)(redact)
