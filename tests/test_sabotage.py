@@ -166,6 +166,7 @@ OWN = {
     },
     "telemetry": {"dev", "http", "logs"},
     "vault": {"secrets"},
+    "update": {"scripts"},
 }
 # Between them they have all rooms.
 ANSWERS: tuple[dict[str, object], ...] = (

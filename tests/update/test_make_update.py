@@ -1,48 +1,62 @@
-"""`make update` as a user types it, with the Copier that uv finds: fine, in conflict, refused."""
+"""`make update` as a user types it, with the Copier that uv finds: it locks and tests the service, and costs little."""
 
+import resource
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.hooks.repository import GIT
 from tests.projects import Edit, Project
 from tests.update.versions import commit, duplicate, files, git
 
-
-def make_update(service: Path) -> subprocess.CompletedProcess[str]:
-    return Project(service).run("make", "update", env=GIT, check=False)
+FEWER = Edit("Makefile", "\ncheck: ## ", "\ncheck: ## only that it is called:\n\t@echo checked\n\nwas-checked: ## ")
 
 
-def test_make_update_brings_the_newest_release(first: Path, second: Path, tmp_path: Path) -> None:
+def make_update(service: Path, arguments: str = "") -> subprocess.CompletedProcess[str]:
+    return Project(service).run("make", "update", f"ARGS={arguments}", env=GIT, check=False)
+
+
+def test_make_update_locks_and_tests_the_service(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
-    done = make_update(service)
-    assert done.returncode == 0, done.stderr
-    assert "make setup check" in done.stderr  # what to type next
-    assert files(service) == files(second)
-
-
-def test_make_update_fails_while_conflicts_are_left(first: Path, tmp_path: Path) -> None:
-    """Copier itself exits with 0 there."""
-    service = duplicate(first, tmp_path / "service")
-    Edit(".gitignore", "dist/\n", "dist/\nmine/\n").apply(service)
+    Edit("uv.toml", "2026-11-23", "2026-12-24").apply(service)
+    FEWER.apply(service)
     commit(service)
     done = make_update(service)
-    assert done.returncode == 2
-    assert "conflicts remain: see git status" in done.stderr
-    assert "UU .gitignore" in git(service, "status", "--porcelain").splitlines()
-    assert not list(service.rglob("*.rej"))
-
-    # The check says it, not Copier: without the check there is nothing to be seen.
-    Edit("Makefile", "$(UV)x --from 'copier>=9.19.1' copier update --defaults", "true").apply(service)
-    assert make_update(service).returncode == 2
-    Edit("Makefile", '@test -z "$$(git ls-files --unmerged)"', "@true").apply(service)
-    assert make_update(service).returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert (service / "uv.lock").is_file()
+    assert done.stdout.endswith("\nchecked\n\nType git commit --all. To go back: make update ARGS=--abort\n")
 
 
-def test_make_update_says_why_it_refuses_and_changes_nothing(first: Path, tmp_path: Path) -> None:
+def test_make_update_fails_while_something_is_left_to_do(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
-    Edit("README.md", "## Start", "## Mine").apply(service)
-    before = files(service)
-    done = make_update(service)
+    Edit(".gitignore", "dist/\n", "dist/\nmine/\n").apply(service)
+    before = files(commit(service))
+    done = make_update(service, "--no-check")
     assert done.returncode == 2
-    assert "Destination repository is dirty" in done.stderr
+    assert "  .gitignore: both changed it\n" in done.stdout
+    assert "UU .gitignore" in git(service, "status", "--porcelain").splitlines()
+    assert make_update(service, "--abort").returncode == 0
     assert files(service) == before
+
+
+def seconds(*command: str, service: Path) -> float:
+    """CPU time of a command and all that it starts, on a service that is clean before and after."""
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    Project(service).run(*command, env=GIT, check=False)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert git(service, "status", "--porcelain")
+    git(service, "reset", "--hard", "--quiet")
+    git(service, "clean", "-fdq")
+    return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+
+
+@pytest.mark.timing
+def test_it_takes_at_most_half_more_than_copier_alone(first: Path, tmp_path: Path) -> None:
+    service = duplicate(first, tmp_path / "service")
+    copier = ("uvx", "--from", "copier>=9.19.1", "copier", "update", "--defaults")
+    ours, bare = ("make", "update", "ARGS=--no-check"), copier
+    for command in (ours, bare):  # uv makes its environments
+        seconds(*command, service=service)
+    ratios = [seconds(*ours, service=service) / seconds(*bare, service=service) for _ in range(3)]
+    assert min(ratios) <= 1.5
