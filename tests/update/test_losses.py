@@ -106,7 +106,7 @@ def test_an_answer_edited_by_hand_changes_no_file_so_the_answers_say_what_to_typ
     commit(service)
     update(service)
     assert (service / f"{SRC}/platform/db/__init__.py").is_file()  # the answers say none, the code says otherwise
-    assert (service / ANSWERS).read_text().startswith("# Written by Copier: change answers with `copier update -d ")
+    assert (service / ANSWERS).read_text().startswith("# Written by Copier: change answers with `make update ARGS=")
 
 
 def test_a_deleted_file_stays_deleted_even_when_the_release_changes_it(battered: Path) -> None:

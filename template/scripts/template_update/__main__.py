@@ -21,6 +21,9 @@ from .repository import Repository, UpdateError
 from .template import ANSWERS, answers_of, check_untracked, clone, finish, render, rules
 
 
+MERGES = (2, 38)  # git merge-tree --write-tree
+
+
 def arguments() -> argparse.Namespace:
     """What was typed."""
     parser = argparse.ArgumentParser(prog="make update ARGS=", description="Update this service to a newer template.")
@@ -43,6 +46,9 @@ def check(service: Repository, package: str) -> None:
     Raises:
         UpdateError: It does not hold.
     """
+    version = service.git("version").split()[2]
+    if tuple(map(int, version.split(".")[:2])) < MERGES:
+        raise UpdateError(f"git {version} is too old, 2.38 is needed: update git, or type uvx copier update")
     if began(service).get("done") is False:
         raise UpdateError("an update was interrupted: type make update ARGS=--abort, then again")
     if changed := service.git("status", "--porcelain", "--", ".").splitlines():
