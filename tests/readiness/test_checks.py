@@ -13,7 +13,7 @@ import pytest
 
 from tests import commands, proof
 from tests.projects import ROOT, Project, Service
-from tests.readiness import test_backups, test_delivery, test_far, test_load_balancer
+from tests.readiness import test_backups, test_delivery, test_far, test_load_balancer, test_releases
 from tests.readiness.conftest import KEY, PACKAGE, Found, Prober, Served
 from tests.readiness.tls import proxied
 from tests.sabotage import Argument, Body, Gone, Line, Sabotage, Value
@@ -36,7 +36,7 @@ class Case:
 
 # What `make ready` may not call proven, because nothing checks it yet: the issue that builds a check removes its line.
 NOT_BUILT = {
-    "releases",
+    "releases.kubernetes",
     "usage",
 }
 AREAS = {"observability", "errors", "secrets", "caching", "recovery", *(each.partition(".")[0] for each in NOT_BUILT)}
@@ -203,9 +203,11 @@ BALANCED = {"scaling.balanced", "scaling.clients", "scaling.tls"}
 STORED = {"backups.restored", "backups.stored"}
 # With a forge of their own: in test_delivery.py.
 BUILT = {"delivery.tested", "security.scanned"}
+# With a record of releases: in test_releases.py.
+RELEASED = {"releases.finished", "releases.rollback"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 # What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, name far ends and
-# contacts, and have restored a backup.
+# contacts, have restored a backup, and rolled a release back.
 UNREADY = (
     {
         "backups.stored",
@@ -217,6 +219,7 @@ UNREADY = (
         *BALANCED,
         *BUILT,
         *FAR,
+        *RELEASED,
     }
     - LENT
     - {"scaling.tls"}
@@ -232,10 +235,16 @@ def registered(prober: Prober) -> set[str]:
 def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prober, without_database: Project) -> None:
     found = registered(prober)
     assert all(SABOTAGES.values())
-    assert found == SABOTAGES.keys() | BALANCED | BUILT | FAR | STORED
+    assert found == SABOTAGES.keys() | BALANCED | BUILT | FAR | RELEASED | STORED
     assert {check.partition(".")[0] for check in found} | NOT_BUILT >= AREAS
     assert not found & NOT_BUILT
-    elsewhere = ((BALANCED, test_load_balancer), (BUILT, test_delivery), (FAR, test_far), (STORED, test_backups))
+    elsewhere = (
+        (BALANCED, test_load_balancer),
+        (BUILT, test_delivery),
+        (FAR, test_far),
+        (RELEASED, test_releases),
+        (STORED, test_backups),
+    )
     for checks, module in elsewhere:
         assert all(hasattr(module, f"test_{check.replace('.', '_')}_turns_red") for check in checks)
     assert registered(Prober(without_database.variant(prober.project.root.parent / "without"))) == found
