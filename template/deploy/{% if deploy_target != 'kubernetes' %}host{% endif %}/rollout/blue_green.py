@@ -33,6 +33,7 @@ def back(moves: Moves) -> str:
             raise CannotLook(f"{instance.name} cannot serve: the load balancer's own check of it fails")
     moves.serve(0)
     record = moves.record
+    moves.state.remember(record, "rolled back", "release back")
     record.new, record.old = record.old, record.new
     record.version, record.old_version = record.old_version, record.version
     moves.note("done")

@@ -154,6 +154,7 @@ def _run(moves: Moves) -> tuple[int, str]:
     with undisturbed():
         moves.note("done")
         if record.kind != "restart":
+            moves.state.remember(record, "promoted")
             moves.try_command("promoted")
     return 0, f"{_title(record)} is done: {said}"
 
@@ -172,6 +173,8 @@ def _ended(moves: Moves, reason: str, again: bool = False) -> tuple[int, str]:
             if record.kind != "restart":
                 moves.try_command("rolled_back")
             moves.note("rolled back")
+            if record.kind != "restart":
+                moves.state.remember(record, "rolled back", reason)
         except ReleaseError as error:
             code, text = 2, f"{text}; {error}: type `release abort` when that is mended"
         except OSError as error:

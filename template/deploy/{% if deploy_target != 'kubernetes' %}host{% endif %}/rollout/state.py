@@ -4,8 +4,9 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from . import CannotLook
@@ -88,3 +89,10 @@ class State:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path)
+
+    def remember(self, record: Record, result: str, reason: str = "") -> None:
+        """Add a line to the history, which `make ready` reads; a full disk must not stop a way back."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        versions = {"kind": record.kind, "version": record.version, "old_version": record.old_version}
+        with suppress(OSError), self.path.with_suffix(".history").open("a") as file:
+            file.write(json.dumps({"ended": now, **versions, "result": result, "reason": reason}) + "\n")
