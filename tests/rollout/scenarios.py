@@ -117,6 +117,9 @@ def after_a_rollback_the_old_version_is_started_again(host: Host, users: Load) -
     ended(host, done, 1, "was rolled back: two says that it is 9.9.9")
     assert host.weights() == EVEN
     assert host.started("two")[-1].startswith("good")
+    last = json.loads((host.home / "state/release.history").read_text().splitlines()[-1])
+    assert (last["version"], last["result"]) == ("wrong-002", "rolled back")
+    assert "two says that it is 9.9.9" in last["reason"]
 
 
 # --- staff
