@@ -14,7 +14,13 @@ from tests.proof import FULL
 from tests.sabotage import Body
 from tests.test_render import ROWS, Row
 
-MINIMAL: Row = {"database": "none", "error_monitoring": "none", "include_example": False, "license": "proprietary"}
+MINIMAL: Row = {
+    "database": "none",
+    "deploy_target": "host",
+    "error_monitoring": "none",
+    "include_example": False,
+    "license": "proprietary",
+}
 MAXIMAL: Row = {"python_version": "3.12", "license": "mit", "user_email": "team@acme.test"}
 # Another pair each day: one of all rows, and one of the extremes; ROTATION repeats a day's.
 DAY = int(os.environ.get("ROTATION", datetime.datetime.now(datetime.UTC).date().toordinal()))
