@@ -320,6 +320,24 @@ def a_command_that_fails_says_so(host: Host, users: Load) -> None:
         rolled_back(host, users, host.release("deploy", "good-start"), "start: /does/not/exist: No such file")
 
 
+def markers_are_set_at_each_end(host: Host, users: Load) -> None:
+    """For Sentry, say; one that fails does not decide about a release."""
+    seen = host.home / "markers"
+    names = ("prepare", "begun", "promoted", "rolled_back")
+    commands = {name: f"sh -c 'echo {name} {{version}} >>{seen}; exit {int(name != 'prepare')}'" for name in names}
+    with host.configured(commands=commands):
+        good, bad = (host.release("deploy", version) for version in ("good-marked", "wrong-marked"))
+    assert (good.returncode, bad.returncode) == (0, 1), (good, bad)
+    marked = [f"{name} {version}-marked" for version in ("good", "wrong") for name in ("prepare", "begun")]
+    assert seen.read_text().splitlines() == [
+        *marked[:2],
+        "promoted good-marked",
+        *marked[2:],
+        "rolled_back wrong-marked",
+    ]
+    only_one_serves(host, users)
+
+
 def what_is_wrong_in_its_file_is_named(host: Host, users: Load) -> None:
     """One line each, exit code 2, and nothing moves."""
     before, text = host.weights(), host.config.read_text()
@@ -440,6 +458,7 @@ SCENARIOS: Sequence[Scenario] = [
     a_killed_release_is_resumed,
     a_killed_release_is_aborted,
     a_command_that_fails_says_so,
+    markers_are_set_at_each_end,
     what_is_wrong_in_its_file_is_named,
     a_program_reads_json_and_a_terminal_moves,
     a_switch_returns_at_once,

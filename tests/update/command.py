@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.hooks.repository import GIT
-from tests.update.versions import git
+from tests.update.versions import files, git
 
 CHECKLESS = "--no-check"  # the lock and the tests of the service are proven once, by `make update`
 
@@ -30,9 +30,9 @@ def run(service: Path, *arguments: str, check: bool = True, **env: str) -> subpr
 
 def refused(service: Path, *arguments: str, **env: str) -> str:
     """The one line with which it refuses; the tree is as before."""
-    before = git(service, "status", "--porcelain", "--ignored")
+    before, status = files(service), git(service, "status", "--porcelain")
     done = run(service, *arguments, check=False, **env)
     assert (done.returncode, done.stdout) == (2, "")
-    assert git(service, "status", "--porcelain", "--ignored") == before
+    assert (files(service), git(service, "status", "--porcelain")) == (before, status)
     (line,) = done.stderr.splitlines()
     return line.removeprefix("error: ")

@@ -10,7 +10,7 @@ from tests.hooks.repository import GIT
 from tests.projects import Edit, Project
 from tests.update.versions import commit, duplicate, files, git
 
-FEWER = Edit("Makefile", "\ncheck: ## ", "\ncheck: ## only that it is called:\n\t@echo checked\n\nwas-checked: ## ")
+FEWER = Edit("Makefile", "\ncheck: lint types ## ", "\ncheck:  # only that it is called\n\t@echo checked\n\nall: ## ")
 
 
 def make_update(service: Path, arguments: str = "") -> subprocess.CompletedProcess[str]:

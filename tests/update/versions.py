@@ -161,8 +161,9 @@ Files = dict[str, bytes]
 
 
 def files(service: Path) -> Files:
-    """What is in a service, by path."""
-    found = (path for path in service.rglob("*") if path.is_file() and ".git" not in path.relative_to(service).parts)
+    """What is in a service, by path; git's own and what Python compiled are left out."""
+    own = {".git", "__pycache__"}
+    found = (path for path in service.rglob("*") if path.is_file() and own.isdisjoint(path.relative_to(service).parts))
     return {path.relative_to(service).as_posix(): path.read_bytes() for path in found}
 
 

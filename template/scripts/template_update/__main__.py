@@ -20,7 +20,6 @@ from .report import Report
 from .repository import Repository, UpdateError
 from .template import ANSWERS, answers_of, check_untracked, clone, finish, render, rules
 
-
 MERGES = (2, 38)  # git merge-tree --write-tree
 
 
