@@ -83,9 +83,12 @@ def end(pid: int) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Ours, but pytest keeps what it compiles: rewriting its plugins takes each process seconds."""
-    unwanted = "PYTHONDONTWRITEBYTECODE"
-    return {name: text for name, text in os.environ.items() if name != unwanted}
+    """Ours, but pytest keeps what it compiles: rewriting its plugins takes each process seconds.
+
+    What was typed as `make test ARGS=…` would be the ARGS of every `make` in a test, too.
+    """
+    unwanted = {"ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHONDONTWRITEBYTECODE"}
+    return {name: text for name, text in os.environ.items() if name not in unwanted}
 
 
 def table(seconds: dict[str, float], budgets: dict[str, float]) -> str:

@@ -21,7 +21,7 @@ NGINX = "template/deploy/{% if load_balancer == 'nginx' %}nginx{% endif %}"
 ITEMS = f"{SOURCE}/features/{{% if include_example %}}items{{% endif %}}"
 # DESIGN section 4, said a second time: what is yours, whatever copier.yml says.
 YOURS = re.compile(
-    r"CHANGELOG\.md|LICENSE|README\.md|ready\.toml|uv\.lock|uv\.toml|docs/contacts\.md|tests/features/.+"
+    r"CHANGELOG\.md|CODEOWNERS|LICENSE|README\.md|SECURITY\.md|deploy/host/release\.toml|ready\.toml|uv\.lock|uv\.toml|docs/contacts\.md|tests/features/.+"
     r"|deploy/[^/]+/conf\.d/.+|deploy/haproxy/site\.cfg|observability/slo\.yaml|migrations/versions/.+|deploy/k8s/overlays/.+|src/[^/]+/(main|settings)\.py"
     r"|src/[^/]+/features/[^/]+/.+"
 )

@@ -14,7 +14,7 @@ from pathspec import PathSpec
 from .repository import ENVIRONMENT, Repository, Tree, UpdateError
 
 ANSWERS = ".copier-answers.yml"
-ON_UPDATE = re.compile(r"{% if _copier_operation == 'update' %}(.+){% endif %}")
+ON_UPDATE = re.compile(r"{[%] if _copier_operation == 'update' [%]}(.+){[%] endif [%]}")
 SHORTCUTS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}  # of Copier
 Rule = Callable[[str], bool]
 
