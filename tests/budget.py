@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests import proof
+
 TOLERANCE = 1.5
 
 
@@ -120,6 +122,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Record(), "record")
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", 0):
         config.pluginmanager.register(Meter(), "meter")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the variants of proofs that have no turn today."""
+    if config.getoption("--record"):
+        waiting = [each for each in items if _is_variant(each) and not proof.has_turn(each.nodeid)]
+        config.hook.pytest_deselected(items=waiting)
+        items[:] = [each for each in items if each not in set(waiting)]
+
+
+def _is_variant(item: pytest.Item) -> bool:
+    return item.get_closest_marker("wide") is not None and item.get_closest_marker("sabotage") is None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,6 +1,5 @@
 """The emitted service proves itself: its own `make check` is green as emitted, and red where it should be."""
 
-import datetime
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import pytest
 
 from tests.plant import Revision
 from tests.projects import Change, Edit, Project, render
-from tests.proof import FULL
+from tests.proof import DAY, FULL
 from tests.sabotage import Body
 from tests.test_render import ROWS, Row
 
@@ -22,8 +21,7 @@ MINIMAL: Row = {
     "license": "proprietary",
 }
 MAXIMAL: Row = {"python_version": "3.12", "license": "mit", "user_email": "team@acme.test"}
-# Another pair each day: one of all rows, and one of the extremes; ROTATION repeats a day's.
-DAY = int(os.environ.get("ROTATION", datetime.datetime.now(datetime.UTC).date().toordinal()))
+# Another pair each day: one of all rows, and one of the extremes.
 EXTREMES = [MINIMAL, MAXIMAL]
 ROTATING = [*EXTREMES, *ROWS] if FULL else [EXTREMES[DAY % 2], ROWS[DAY % len(ROWS)]]
 Check = Callable[..., subprocess.CompletedProcess[str]]

@@ -158,3 +158,27 @@ def test_an_area_without_a_budget_is_an_error(tmp_path: Path) -> None:
 
 def test_full_counts_are_used_only_in_full() -> None:
     assert proof.count(gate=3, full=20) == (20 if proof.FULL else 3)
+
+
+VARIANTS = """
+import pytest
+
+@pytest.mark.wide
+@pytest.mark.parametrize("number", range(12))
+def test_it(number):
+    assert number >= 0
+"""
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["gate", "full"])
+def test_each_variant_has_its_turn_within_three_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    days = []
+    for day in range(proof.DAYS):
+        monkeypatch.setenv("ROTATION", str(day))
+        files = {"test_a.py": VARIANTS, "budget.toml": "a = 9\n"}
+        done = run(tmp_path, files, "--phase", "sabotages", "-n", "0", full=full)
+        days.append(int(done.stdout.rpartition(" passed")[0].split()[-1]))
+    assert sum(days) == (36 if full else 12)
+    assert min(days) > 0

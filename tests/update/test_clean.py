@@ -22,6 +22,8 @@ from tests.update.versions import (
     yours,
 )
 
+pytestmark = pytest.mark.wide  # Copier alone, as bots run it; `make update` is in test_template_update.py
+
 
 def test_a_clean_service_equals_a_fresh_one_outside_what_is_yours(
     first: Path, second: Path, releases: Path, tmp_path: Path

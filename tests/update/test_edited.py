@@ -8,6 +8,8 @@ import pytest
 from tests.projects import Edit
 from tests.update.versions import commit, duplicate, files, make_service, release, unmerged, update, yours
 
+pytestmark = pytest.mark.wide  # Copier alone, as bots run it; `make update` is in test_template_update.py
+
 SRC = "src/my_service"
 EDITS = (
     Edit(f"{SRC}/main.py", "without=set()", 'without={"api_docs"}'),

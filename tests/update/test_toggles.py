@@ -10,6 +10,8 @@ from tests.projects import Edit
 from tests.update.test_edited import edited
 from tests.update.versions import commit, duplicate, files, make_service, ours, release, unmerged, update, yours
 
+pytestmark = pytest.mark.wide  # Copier alone, as bots run it; `make update` is in test_template_update.py
+
 SRC = "src/my_service"
 
 
