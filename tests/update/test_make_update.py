@@ -54,9 +54,12 @@ def seconds(*command: str, service: Path) -> float:
 @pytest.mark.timing
 def test_it_takes_at_most_half_more_than_copier_alone(first: Path, tmp_path: Path) -> None:
     service = duplicate(first, tmp_path / "service")
-    copier = ("uvx", "--from", "copier>=9.19.1", "copier", "update", "--defaults")
-    ours, bare = ("make", "update", "ARGS=--no-check"), copier
+    ours = ("make", "update", "ARGS=--no-check")
+    bare = ("uvx", "--from", "copier>=9.19.1", "copier", "update", "--defaults")
     for command in (ours, bare):  # uv makes its environments
         seconds(*command, service=service)
-    ratios = [seconds(*ours, service=service) / seconds(*bare, service=service) for _ in range(3)]
+    ratios: list[float] = []
+    while len(ratios) < 3 and not (ratios and min(ratios) <= 1.5):  # once more if in doubt
+        ratios.append(seconds(*ours, service=service) / seconds(*bare, service=service))
+    print(f"{min(ratios):.2f} times the processor time of copier update")
     assert min(ratios) <= 1.5
