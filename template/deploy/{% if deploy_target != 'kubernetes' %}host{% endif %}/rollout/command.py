@@ -176,7 +176,7 @@ def _ended(moves: Moves, reason: str, again: bool = False) -> tuple[int, str]:
             if record.kind != "restart":
                 moves.state.remember(record, "rolled back", reason)
         except ReleaseError as error:
-            code, text = 2, f"{text}; {error}: type `release abort` when that is mended"
+            code, text = 2, f"{text}; {error}: type `release abort` when that is fixed"
         except OSError as error:
             text = f"{text}; the record could not be written ({error.strerror}): type `release abort` later"
     return code, text
