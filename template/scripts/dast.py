@@ -5,7 +5,7 @@ import re
 import uuid
 from typing import Any
 
-import schemathesis  # type: ignore[import-not-found]
+import schemathesis  # type: ignore[import-not-found]  # of the group `dast`, installed by `make dast` alone
 
 KEY = "Idempotency-Key"
 # Values with which a precondition holds: to others 304 and 412 are right, and would count as refused requests.

@@ -6,7 +6,7 @@ serve everything afterwards, or the release can be resumed.
 
 
 class ReleaseError(Exception):
-    """Why a release does not go on, in one line. What serves now is said by whoever catches it."""
+    """Why a release does not go on, in one line. The command adds what serves now."""
 
 
 class CannotLook(ReleaseError):

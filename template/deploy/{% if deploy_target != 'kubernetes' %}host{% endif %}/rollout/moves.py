@@ -48,7 +48,7 @@ class Moves:
         return [self.config.instances[name] for name in self.record.old]
 
     def weights(self, percent: int) -> dict[str, int]:
-        """The weights with which the new instances get a percentage; whoever is neither new nor old gets nothing."""
+        """The weights that give the new instances a percentage; one that is neither new nor old gets nothing."""
         nobody = dict.fromkeys((each.address for each in self.config.instances.values()), 0)
         return {**nobody, **shares(percent, addresses(self.new), addresses(self.old))}
 
