@@ -125,15 +125,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the variants of proofs that have no turn today."""
+    """Leave out the variants of proofs, and the sabotages on servers, that have no turn today."""
     if config.getoption("--record"):
-        waiting = [each for each in items if _is_variant(each) and not proof.has_turn(each.nodeid)]
+        waiting = [each for each in items if _takes_turns(each) and not proof.has_turn(each.nodeid)]
         config.hook.pytest_deselected(items=waiting)
         items[:] = [each for each in items if each not in set(waiting)]
 
 
-def _is_variant(item: pytest.Item) -> bool:
-    return item.get_closest_marker("wide") is not None and item.get_closest_marker("sabotage") is None
+def _takes_turns(item: pytest.Item) -> bool:
+    marks = {mark.name for mark in item.iter_markers()}
+    return "servers" in marks if "sabotage" in marks else "wide" in marks
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -163,22 +163,31 @@ def test_full_counts_are_used_only_in_full() -> None:
 VARIANTS = """
 import pytest
 
-@pytest.mark.wide
+@pytest.mark.{}
 @pytest.mark.parametrize("number", range(12))
 def test_it(number):
     assert number >= 0
 """
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["gate", "full"])
-def test_each_variant_has_its_turn_within_three_days(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+@pytest.mark.parametrize(
+    ("marks", "full", "expected"),
+    [
+        ("wide", False, 12),
+        ("wide", True, 36),
+        ("servers\n@pytest.mark.sabotage", False, 12),
+        ("sabotage", False, 36),
+    ],
+    ids=["variants", "full", "sabotages on servers", "sabotages without"],
+)
+def test_what_takes_turns_has_its_own_within_three_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marks: str, full: bool, expected: int
 ) -> None:
     days = []
     for day in range(proof.DAYS):
         monkeypatch.setenv("ROTATION", str(day))
-        files = {"test_a.py": VARIANTS, "budget.toml": "a = 9\n"}
+        files = {"test_a.py": VARIANTS.format(marks), "budget.toml": "a = 9\n"}
         done = run(tmp_path, files, "--phase", "sabotages", "-n", "0", full=full)
         days.append(int(done.stdout.rpartition(" passed")[0].split()[-1]))
-    assert sum(days) == (36 if full else 12)
+    assert sum(days) == expected
     assert min(days) > 0
