@@ -17,7 +17,6 @@ AREAS = {
 # What this version of the template does not check yet; a check of that name or area, also one of yours, replaces it.
 NOT_BUILT = {
     "usage": "A usage event arrives where usage is analysed.",
-    "releases.kubernetes": "On Kubernetes, a bad release is rolled back.",
 }
 RUN = "run"  # the findings about the run itself
 PROFILE = f"{RUN}.profile"

@@ -59,6 +59,12 @@ class NotApplicable(Verdict):
     status = Status.NOT_APPLICABLE
 
 
+class NotRun(Verdict):
+    """It is checked on request only."""
+
+    status = Status.NOT_RUN
+
+
 class Claimed(Verdict):
     """The service says so, and nothing else was asked."""
 

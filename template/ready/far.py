@@ -12,7 +12,28 @@ import httpx2
 from . import project
 from .client import open_client
 from .config import ConfigurationError, FarEnd
-from .engine import CannotCheck
+from .engine import CannotCheck, Gap, NotApplicable, Probe
+
+
+def required(probe: Probe, name: str, what: str, lines: str = 'url = "https://…"') -> FarEnd:
+    """A far end that `ready.toml` has to name in production.
+
+    Args:
+        probe: Of the check.
+        name: Its table, below `far_ends`.
+        what: What it is.
+        lines: Of its table, to be added.
+
+    Raises:
+        Gap: It is not named, and the rules are those of production.
+        NotApplicable: It is not named.
+    """
+    end: FarEnd | None = getattr(probe.config.far_ends, name)
+    if end is None and not probe.production:
+        raise NotApplicable(f"because only production needs a {what}, and ready.toml names none")
+    if end is None:
+        raise Gap(f"ready.toml names no {what}", f"add [far_ends.{name}] and below it {lines}")
+    return end
 
 
 async def find(end: FarEnd, path: str, wanted: str, seconds: float) -> tuple[str, float] | None:

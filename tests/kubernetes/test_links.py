@@ -228,8 +228,8 @@ def test_the_values_of_a_site_reach_every_place(blue_green: Project, tmp_path: P
 CASES = [
     (
         "base/workload.yaml",
-        "    matchLabels: {app.kubernetes.io/component: service, app.kubernetes.io/name:",
-        "    matchLabels: {app.kubernetes.io/component: service, app:",
+        "  selector: {matchLabels: {app.kubernetes.io/component: service, app.kubernetes.io/name:",
+        "  selector: {matchLabels: {app.kubernetes.io/component: service, app:",
         "selects ['my-service']",
     ),
     (

@@ -35,10 +35,7 @@ class Case:
 
 
 # What `make ready` may not call proven, because nothing checks it yet: the issue that builds a check removes its line.
-NOT_BUILT = {
-    "releases.kubernetes",
-    "usage",
-}
+NOT_BUILT = {"usage"}
 AREAS = {"observability", "errors", "secrets", "caching", "recovery", *(each.partition(".")[0] for each in NOT_BUILT)}
 SABOTAGES: dict[str, list[Case]] = {
     "backups.rows": [
@@ -205,6 +202,8 @@ STORED = {"backups.restored", "backups.stored"}
 BUILT = {"delivery.tested", "security.scanned"}
 # With a record of releases: in test_releases.py.
 RELEASED = {"releases.finished", "releases.rollback"}
+# On a cluster: in tests/cluster/test_ready.py.
+CLUSTERED = {"releases.kubernetes", "scaling.pods"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 # What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, name far ends and
 # contacts, have restored a backup, and rolled a release back.
@@ -235,7 +234,7 @@ def registered(prober: Prober) -> set[str]:
 def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prober, without_database: Project) -> None:
     found = registered(prober)
     assert all(SABOTAGES.values())
-    assert found == SABOTAGES.keys() | BALANCED | BUILT | FAR | RELEASED | STORED
+    assert found == SABOTAGES.keys() | BALANCED | BUILT | CLUSTERED | FAR | RELEASED | STORED
     assert {check.partition(".")[0] for check in found} | NOT_BUILT >= AREAS
     assert not found & NOT_BUILT
     elsewhere = (

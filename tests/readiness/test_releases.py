@@ -120,7 +120,7 @@ def test_what_is_missing_or_broken_is_named(prober: Prober, service: Service) ->
     status, seen, step = verdict(prober.look(service, *IN_PRODUCTION), "finished")
     assert (status, seen) == ("gap", f"there is no {file}")
     assert "on a host of the service" in step
-    assert set(prober.look(service, "--area", "releases").statuses.values()) == {"not applicable", "not built"}
+    assert set(prober.look(service, "--area", "releases").statuses.values()) == {"not applicable", "not run"}
     Gone("deploy/host").apply(prober.project.root)
     status, seen, _ = verdict(prober.look(service, *IN_PRODUCTION), "rollback")
     assert (status, seen) == ("not applicable", "because this project has no deploy/host: it is not released to hosts")

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from ..engine import Gap, NotApplicable, Probe, check
-from ..far import of_service, total
+from ..far import of_service, required, total
 from ..project import has_room
 
 SCRAPE_SECONDS = 70.0  # until a metric arrives: by default Prometheus scrapes once a minute
@@ -51,15 +51,12 @@ async def private(probe: Probe) -> str:
 @check("caching", effect="writes", seconds=SCRAPE_SECONDS + 20)
 async def hits(probe: Probe) -> str:
     """Repeated reads are cache hits, and the metrics store counts them."""
-    end, write = probe.config.far_ends.metrics, probe.config.probe.write
+    write = probe.config.probe.write
     if not has_room("cache"):
         raise NotApplicable("because this project has no room cache")
     if write is None:
         raise NotApplicable("because ready.toml names no route that writes, see backups.rows")
-    if end is None and not probe.production:
-        raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
-    if end is None:
-        raise Gap("ready.toml names no metrics store", 'add [far_ends.metrics] and below it url = "https://…"')
+    end = required(probe, "metrics", "metrics store")
     body = {key: probe.marker if value == "{marker}" else value for key, value in write.body.items()}
     hit = f"cache_requests_total{of_service(probe.about, cache_result='hit')}"
     before = await total(end, hit)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ..engine import Gap, NotApplicable, Probe, check
-from ..far import fetch
+from ..far import fetch, required
 
 FOLDER = Path(".github")
 LOCK = Path("uv.lock")
@@ -56,12 +56,8 @@ async def _passed(probe: Probe, job: str) -> str:
 
     https://docs.github.com/en/rest/checks/runs#list-check-runs-for-a-git-reference
     """
-    end, commit = probe.config.far_ends.forge, probe.about["commit"]
-    if end is None and not probe.production:
-        raise NotApplicable("because only production needs a pipeline, and ready.toml names no forge")
-    if end is None:
-        step = 'add [far_ends.forge] and below it url = "https://api.github.com/repos/OWNER/NAME"'
-        raise Gap("ready.toml names no forge", step)
+    end = required(probe, "forge", "forge", 'url = "https://api.github.com/repos/OWNER/NAME"')
+    commit = probe.about["commit"]
     if not COMMIT.fullmatch(commit):
         raise Gap(f"/version names no commit: {commit}", "build the image from a commit: make image")
     found = json.loads(await fetch(end, f"/commits/{commit}/check-runs?check_name={job}"))

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..engine import Gap, NotApplicable, Probe, check
-from ..far import find
+from ..far import find, required
 from ..project import has_room
 
 ARRIVAL_SECONDS = 20.0  # until an error is in the tracker
@@ -60,12 +60,7 @@ async def tracked(probe: Probe) -> str:
     """An unexpected error is listed by the tracker, without the secret that was in it."""
     if not has_room("errors"):
         raise NotApplicable("because this project has no error monitoring: it has no room errors")
-    end = probe.config.far_ends.tracker
-    if end is None and not probe.production:
-        raise NotApplicable("because only production needs a tracker, and ready.toml names none")
-    if end is None:
-        step = 'add [far_ends.tracker] and below it url = "https://…" and token_variable = "TRACKER_TOKEN"'
-        raise Gap("ready.toml names no tracker", step)
+    end = required(probe, "tracker", "tracker", 'url = "https://…" and token_variable = "TRACKER_TOKEN"')
     marker = f"{probe.marker}-tracked"
     response, secret = await _raise(probe, marker)
     if response.status_code != 500:

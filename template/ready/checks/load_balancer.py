@@ -10,7 +10,7 @@ from typing import Any
 from .. import project
 from ..client import open_client
 from ..engine import CannotCheck, Gap, NotApplicable, Probe, check
-from ..far import find
+from ..far import find, required
 
 ARRIVAL_SECONDS = 20.0  # until a trace is in the trace store
 REQUESTS = 8  # one of two instances would miss all of them once in 128 runs of a balancer that chooses at random
@@ -93,10 +93,7 @@ async def _traces(probe: Probe, count: int, headers: dict[str, str] | None = Non
     """Send requests over a connection each, as some balancers choose once per connection, and return their traces."""
     if not probe.production:
         raise NotApplicable("because only production needs a load balancer")
-    end, ids = probe.config.far_ends.traces, [secrets.token_hex(16) for _ in range(count)]
-    if end is None:
-        seen = "ready.toml names no trace store, which would show how a request was served"
-        raise Gap(seen, 'add [far_ends.traces] and below it url = "https://…"')
+    end, ids = required(probe, "traces", "trace store"), [secrets.token_hex(16) for _ in range(count)]
     async with open_client(str(probe.client.base_url), keepalive=0, timeout=10) as client:
         for each in ids:
             caller = {"traceparent": f"00-{each}-{secrets.token_hex(8)}-01", "X-Request-ID": probe.marker}

@@ -6,8 +6,8 @@ import secrets
 import time
 
 from ..config import FarEnd
-from ..engine import Claimed, Gap, NotApplicable, Probe, check
-from ..far import fetch, find, of_service, total
+from ..engine import Claimed, Gap, Probe, check
+from ..far import fetch, find, of_service, required, total
 
 ARRIVAL_SECONDS = 20.0  # until a trace is in the trace store
 SETTLE_SECONDS = 1.0  # until the rest of the trace is there too: its spans are exported bit by bit
@@ -47,11 +47,7 @@ async def traces(probe: Probe) -> str:
 @check("observability", seconds=SCRAPE_SECONDS + 20)
 async def metrics(probe: Probe) -> str:
     """The metrics store counts the requests of this service."""
-    end = probe.config.far_ends.metrics
-    if end is None and not probe.production:
-        raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
-    if end is None:
-        raise Gap("ready.toml names no metrics store", 'add [far_ends.metrics] and below it url = "https://…"')
+    end = required(probe, "metrics", "metrics store")
     count = f"{COUNT}{of_service(probe.about)}"
     before = await total(end, count)
     for _ in range(REQUESTS):

@@ -45,14 +45,14 @@ async def finished(probe: Probe) -> str:
     if record.phase not in ("done", "rolled back"):
         raise Gap(f"{title} was not finished, at {record.step} %", f"type: {RELEASE} resume, or {RELEASE} abort")
     expected = record.version if record.phase == "done" else record.old_version
-    served = await _served(str(probe.client.base_url))
-    others = sorted(f"{version} ({commit[:12]})" for version, commit in served if not _is(expected, version, commit))
+    found = await served(str(probe.client.base_url))
+    others = sorted(f"{version} ({commit[:12]})" for version, commit in found if not _is(expected, version, commit))
     if others:
         seen = f"{title} is {record.phase}, and requests were served by {', '.join(others)}"
         raise Gap(seen, f"type {RELEASE} status, and restart what has another version")
-    if len(served) > 1:
-        commits = ", ".join(sorted(commit[:12] for _, commit in served))
-        raise Gap(f"{expected} is served from {len(served)} commits: {commits}", "raise the version with each release")
+    if len(found) > 1:
+        commits = ", ".join(sorted(commit[:12] for _, commit in found))
+        raise Gap(f"{expected} is served from {len(found)} commits: {commits}", "raise the version with each release")
     return f"{title} is {record.phase}, and {REQUESTS} requests were all served by {expected}"
 
 
@@ -108,7 +108,7 @@ def _history(file: Path) -> list[Ended]:
         raise CannotCheck(f"{file}: {str(error).splitlines()[0]}", f"repair {file}, or delete it") from None
 
 
-async def _served(url: str) -> set[tuple[str, str]]:
+async def served(url: str) -> set[tuple[str, str]]:
     """Version and commit of many responses, over a connection each: some balancers choose once per connection."""
     found = set()
     async with open_client(url, keepalive=0, timeout=10) as client:

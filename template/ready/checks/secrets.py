@@ -5,7 +5,7 @@ import secrets
 from typing import Any
 
 from ..engine import CannotCheck, Claimed, Gap, NotApplicable, Probe, check
-from ..far import of_service, query
+from ..far import of_service, query, required
 
 MIN_LEASE_SHARE = 0.25  # must be left: renewal is due at two thirds, give or take a tenth of that
 # After https://developer.hashicorp.com/vault/docs/concepts/tokens#token-prefixes and
@@ -57,13 +57,10 @@ async def silent(probe: Probe) -> str:
 @check("secrets")
 async def leases(probe: Probe) -> str:
     """Leased secrets are renewed in time."""
-    part, end = await _part(probe), probe.config.far_ends.metrics
+    part = await _part(probe)
     if part is None or (part["ready"] and " of Vault " not in part["evidence"]):
         raise NotApplicable("because only Vault leases secrets")
-    if end is None and not probe.production:
-        raise NotApplicable("because only production needs a metrics store, and ready.toml names none")
-    if end is None:
-        raise Gap("ready.toml names no metrics store", 'add [far_ends.metrics] and below it url = "https://…"')
+    end = required(probe, "metrics", "metrics store")
     job = of_service(probe.about)
     ratio = f"min by (lease) (secrets_lease_remaining_seconds{job} / secrets_lease_duration_seconds{job})"
     series = await query(end, ratio)
