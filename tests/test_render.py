@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -21,6 +22,9 @@ from tests.test_questions import QUESTIONS
 Row = Mapping[str, Any]
 # Ours has a space or a hyphen after its brackets; a brace in an f-string and a label of Grafana's have not.
 JINJA = re.compile(r"\{\{[ -]|\{%|\{#")
+CODE_BLOCK = re.compile(r"^```.*?^```|^    .*?$", re.M | re.S)
+CODE = re.compile(rf"{CODE_BLOCK.pattern}|`[^`\n]+`", re.M | re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def values(question: dict[str, Any]) -> list[Any]:
@@ -67,12 +71,31 @@ def faults(folder: Path) -> list[str]:
             parse(path, text)
         except Exception as error:
             found.append(f"{name}: {type(error).__name__}")
+        if path.suffix == ".md":
+            found += [f"{name}: its link leads nowhere: {link}" for link in lost(path, text)]
     for command in (["format", "--check"], ["check"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--quiet", "."]
         done = subprocess.run(ruff, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             found.append(f"ruff {command[0]}: {done.stdout}{done.stderr}")
     return found
+
+
+def lost(page: Path, text: str) -> Iterator[str]:
+    """The links of a page to files, folders and headings that are not there."""
+    for link in LINK.findall(CODE.sub("", text)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not urlsplit(link).scheme and (
+            not target.exists() or (anchor and anchor not in headings(target.read_text()))
+        ):
+            yield link
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page, as forges make them: lower case, no punctuation but hyphens, a hyphen for each space."""
+    found = re.findall(r"^#+ +(.+?) *$", CODE_BLOCK.sub("", text), re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in found}
 
 
 def parse(path: Path, text: str) -> None:
@@ -112,6 +135,8 @@ def test_a_combination_renders_clean(template: Path, tmp_path: Path, row: Row) -
         ("src/bad.py", "x = 'a'\n", "ruff format"),
         ("src/bad.py", "import os\n", "ruff check"),
         ("bad.md", "text", "bad.md: does not end"),
+        ("bad.md", "[more](docs/nowhere.md)\n", "bad.md: its link leads nowhere: docs/nowhere.md"),
+        ("bad.md", "[more](docs/deploy-host.md#nowhere)\n", "bad.md: its link leads nowhere: docs/deploy-host.md#"),
     ],
 )
 def test_a_planted_fault_is_found(template: Path, tmp_path: Path, file: str, text: str, fault: str) -> None:
