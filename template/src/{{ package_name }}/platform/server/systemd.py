@@ -1,4 +1,4 @@
-"""Tells systemd how the process is, where its unit says `Type=notify`; elsewhere nobody asks, and nothing is sent."""
+"""Tells systemd the state of the process, if its unit says `Type=notify`; otherwise it does nothing."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ def notify(state: str) -> None:
         state: `READY=1`, `STOPPING=1` or `WATCHDOG=1`, see sd_notify(3).
     """
     if address := os.environ.get("NOTIFY_SOCKET"):
-        # Without READY=1 systemd ends the start, without WATCHDOG=1 the process: it is told by silence, too.
+        # If it cannot be sent, systemd ends the process at its own time-outs.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(state.encode(), address.replace("@", "\0", 1))

@@ -191,7 +191,7 @@ def _query(client: httpx2.Client) -> None:
 
 
 def _save(evidence: Evidence, store: Store) -> None:
-    """Keep it where people look, and where `status` looks."""
+    """Store the evidence with the backup and in a local folder: for `status`, and for people."""
     stamp = f"{evidence.started:%Y%m%dT%H%M%SZ}"
     store.write(f"{evidence.backup}/drill-{stamp}.json", BytesIO(dumps(evidence)), lock=False)
     try:
