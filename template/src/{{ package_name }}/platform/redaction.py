@@ -9,7 +9,8 @@ import decimal
 import html
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 from itertools import islice, takewhile
@@ -22,6 +23,7 @@ HIDDEN = "[redacted]"
 _MAX_DEPTH = 20
 _MAX_VALUES = 50_000  # per structure; the rest is omitted
 _MAX_CHARACTERS = 200_000  # per text; the rest is omitted
+_MAX_CACHED_CHARACTERS = 256  # of a text that is kept with its redacted form
 _MAX_BRACKETS = 5_000  # characters that are searched for the closing bracket
 _HARMLESS = (datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
 _MAX_INTEGER = 2**63 - 1  # JSON writers and OTLP take no larger one
@@ -122,7 +124,12 @@ def redact(value: Any, key: str = "") -> Any:
         value: Anything that will be logged or sent.
         key: Its name; the name of a secret hides the whole value.
     """
+    if type(value) is str and len(value) <= _MAX_CACHED_CHARACTERS:
+        return _redact_short(value, key)
     return _Copy().of(value, key, 0)
+
+
+_redact_short = lru_cache(1024)(lambda text, key: _Copy().of(text, key, 0))  # the same paths and hosts come often
 
 
 class _Copy:
@@ -157,20 +164,17 @@ class _Copy:
             named = str(value.get("name") or value.get("key") or "")  # the key of its `value`, as in a list of headers
             return {
                 _text(name): self.of(item, named or name if name == "value" else name, depth + 1)
-                for name, item in ((_name(name), item) for name, item in self.limited(value.items()))
+                for name, item in ((_name(name), item) for name, item in islice(value.items(), max(self.left, 0) + 1))
             }
         if isinstance(value, list | tuple | set | frozenset):
             return self.sequence(value, depth + 1)
         return self.text(repr(value) if isinstance(value, BaseException) else str(value), key, depth)
 
-    def limited(self, items: Iterable[Any]) -> Iterable[Any]:
-        return islice(items, max(self.left, 0) + 1)
-
     def sequence(self, items: Any, depth: int) -> list[Any]:
         """The first item of a pair, such as a header, and an option of a command are the key of the next item."""
         pair = len(items) == 2 and isinstance(items, list | tuple)
         found, before = [], ""
-        for item in self.limited(items):
+        for item in islice(items, max(self.left, 0) + 1):
             found.append(self.of(item, before, depth))
             name = _name(item) if isinstance(item, str | bytes) else ""
             before = name if (pair or name.startswith("-")) and _NAME.fullmatch(name) else ""
@@ -180,12 +184,8 @@ class _Copy:
         if len(text) > _MAX_CHARACTERS:  # a secret at the cut would not be recognized, so the last 1,000 go, too
             return f"{_text(text[:_MAX_CHARACTERS])[:-1000]}… [{len(text)} characters]"
         if text[:1] in ("{", "["):
-            try:
-                parsed = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                pass
-            else:
-                shown = self.of(parsed, key, depth + 1)
+            with suppress(orjson.JSONDecodeError):
+                shown = self.of(parsed := orjson.loads(text), key, depth + 1)
                 return text if shown == parsed else orjson.dumps(shown).decode()
         if key and _QUERY.search(key):
             return _text(f"?{text}")[1:]

@@ -1,7 +1,6 @@
 """Creates and exports spans: with the trace id of the request, sampled by the settings, and without secrets."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +25,6 @@ DROPPED = ("client.port", "url.query")
 URLS = ("http.url", "url.full")
 MAX_ATTRIBUTE_CHARACTERS = 2_048  # of a span's attribute: clients choose paths and user agents
 MAX_EVENT_CHARACTERS = 16_384  # of an event's attribute, such as a traceback
-MAX_CACHED_CHARACTERS = 256  # of a text that is kept with its redacted form
 
 
 class _Ids(RandomIdGenerator):
@@ -72,7 +70,7 @@ class Redacting(SpanExporter):
 
 def _clean(span: ReadableSpan) -> ReadableSpan:
     return ReadableSpan(
-        _redact(span.name),
+        redact(span.name),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
@@ -93,17 +91,8 @@ def _attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in URLS:
             value = str(value).partition("?")[0]
         if name not in DROPPED:
-            found[name] = _redact(value, name)
+            found[name] = redact(value, name)
     return found
-
-
-def _redact(value: Any, name: str = "") -> Any:
-    """Redact once what comes again and again: methods, hosts, routes."""
-    short = isinstance(value, str) and len(value) <= MAX_CACHED_CHARACTERS
-    return _redact_cached(value, name) if short else redact(value, name)
-
-
-_redact_cached = lru_cache(1024)(redact)
 
 
 def make(
