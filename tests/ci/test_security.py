@@ -132,7 +132,7 @@ def test_what_is_scheduled_waits_for_its_variable(
     """A job that runs fails here: ZAP and containers are only at GitHub."""
     payload = {"schedule": cron}
     done = commit().run(workflow="scheduled.yml", event="schedule", payload=payload, variables=variables)
-    jobs = {"zap", "drill", "newest", "review", "scorecard"}
+    jobs = {"zap", "drill", "newest", "drift", "review", "scorecard"}
     assert done.of("skipped") == jobs - runs, done.said
 
 

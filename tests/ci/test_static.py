@@ -103,6 +103,14 @@ def _rules(workflow: dict[str, Any]) -> Iterator[str]:
         if not job.get("runs-on", act.RUNNER).startswith(act.RUNNER):
             yield f"{name} does not run on {act.RUNNER}"
         yield from _steps(name, job.get("steps", []))
+        shells = {step.get("shell", workflow.get("defaults", {}).get("run", {}).get("shell")) for step in piped(job)}
+        if shells - {"bash"}:  # GitHub gives a step that names no shell no pipefail, act does
+            yield f"{name} hides that a command of a pipe failed"
+
+
+def piped(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps that write to the summary through a pipe, and say nothing more."""
+    return [step for step in job.get("steps", []) if re.search(r"\| tee\b.*\s*$", step.get("run", ""))]
 
 
 def _steps(job: str, steps: list[dict[str, Any]]) -> Iterator[str]:
@@ -181,6 +189,7 @@ SABOTAGES: dict[str, tuple[Check, str, str, str, str]] = {
     "token": (rules, CI, "persist-credentials: false", "persist-credentials: true", "leaves the token"),
     "script": (rules, CI, "make lint", "make lint ${{ github.head_ref }}", "has an expression in run:"),
     "stranger": (rules, CI, "pull_request:", "pull_request_target:", "stranger's code"),
+    "pipe": (rules, "workflows/scheduled.yml", "{ shell: bash }", "{ working-directory: . }", "a pipe failed"),
     "paths": (rules, CI, "branches: [main]", "paths: [src]", "filter of paths"),
     "concurrency": (rules, CI, "concurrency:", "env:", "has no concurrency"),
     "gate": (gates, CI, "needs: [lint, types,", "needs: [types,", "ci.yml: lint"),

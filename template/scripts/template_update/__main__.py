@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .apply import abort, apply, began
+from .drift import drift
 from .follow import follow
 from .merge import merge
 from .report import Report
@@ -30,6 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vcs-ref", default="", metavar="REF", help="a tag, a branch, :current: (default: newest tag)")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     parser.add_argument("--abort", action="store_true", help="go back to before the update")
+    parser.add_argument("--drift", action="store_true", help="only compare the files with the answers")
     parser.add_argument("--run-hooks", action="store_true", help="run the migrations of the versions in between")
     parser.add_argument("--no-check", action="store_true", help="do not lock and test the service afterwards")
     return parser.parse_args()
@@ -109,7 +111,10 @@ def main() -> int:
             print("everything is as it was before the update")
             return 0
         with TemporaryDirectory() as folder:
-            return follow(update(service, options, Path(folder)), options)
+            if not options.drift:
+                return follow(update(service, options, Path(folder)), options)
+            drift(service, Path(folder))
+            return 0
     except UpdateError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:

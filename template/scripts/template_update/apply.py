@@ -59,12 +59,11 @@ def _whole(service: Repository, tree: str, scratch: Path) -> str:
     if not service.prefix:
         return tree
     scratch.unlink()
-    top = service.at_top
     env = {"GIT_INDEX_FILE": str(scratch)}
-    service.git(*top, "read-tree", "HEAD", env=env)
-    service.git(*top, "rm", "-r", "--cached", "--quiet", "--", service.prefix, env=env)
-    service.git(*top, "read-tree", f"--prefix={service.prefix}", tree, env=env)
-    return service.git(*top, "write-tree", env=env).strip()
+    service.git(*service.at_top, "read-tree", "HEAD", env=env)
+    service.git(*service.at_top, "rm", "-r", "--cached", "--quiet", "--", service.prefix, env=env)
+    service.git(*service.at_top, "read-tree", f"--prefix={service.prefix}", tree, env=env)
+    return service.git(*service.at_top, "write-tree", env=env).strip()
 
 
 def abort(service: Repository) -> None:
@@ -73,14 +72,12 @@ def abort(service: Repository) -> None:
     Raises:
         UpdateError: There is none, or files cannot be written.
     """
-    facts = began(service)
-    if not facts:
+    if not (facts := began(service)):
         raise UpdateError("no update is under way: nothing was changed since the last commit")
     _unlock(service.directory / "index.lock")
     service.git("read-tree", "--reset", "-u", "HEAD")
     for path in facts["added"]:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(service.folder / path)
+        (service.folder / path).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a folder that is not empty stays
             os.removedirs((service.folder / path).parent)
     note(service).unlink()

@@ -39,9 +39,7 @@ def follow(report: Report, options: argparse.Namespace) -> int:
     show("New settings:", report.settings())
     show("Yours, so left as they are, although the template has changed them:", report.kept())
     show("Deleted or moved by you, and changed in the template:", result.removed)
-    left = show(
-        "Conflicts (edit each file, then git add it):", (f"{each.path}: {each.why}" for each in result.conflicts)
-    )
+    left = show("Conflicts (edit, then git add):", (f"{each.path}: {each.why}" for each in result.conflicts))
     left |= show("To do:", [*report.meetings(), *report.date()])
     left |= migrate(report, options)
     if options.dry_run:

@@ -120,10 +120,9 @@ def conflicts(fields: list[str], old: Tree) -> Iterator[Conflict]:
         stages.setdefault(path, []).append((mode, oid, stage))
     for path, found in sorted(stages.items()):
         there = {stage for _, _, stage in found}
+        why = "both changed it" if path in old else "both added it"
         if "3" not in there:
             why = "you changed it, the template no longer has it"
         elif "2" not in there:
             why = "you moved or deleted it, the template changed it"
-        else:
-            why = "both changed it" if path in old else "both added it"
         yield Conflict(path, why, tuple(found))

@@ -52,10 +52,9 @@ class Report:
     def questions(self) -> Iterator[str]:
         """Answers that are new, or have changed."""
         for name, value in self.fresh.items():
-            if name.startswith("_") or self.answers.get(name, self) == value:
-                continue
             was = f"was {self.answers[name]}" if name in self.answers else f"new; another: -d {name}=…"
-            yield f"{name}: {value} ({was})"
+            if not name.startswith("_") and self.answers.get(name, self) != value:
+                yield f"{name}: {value} ({was})"
 
     def settings(self) -> Iterator[str]:
         """Settings that are new, first those that production demands."""
@@ -106,9 +105,8 @@ class Report:
 
     def date(self) -> Iterator[str]:
         """Whether uv.toml hides versions that the new one was tested with."""
-        mine, theirs = (
-            NEWER.search(self.service.text(tree, "uv.toml")) for tree in (self.result.after, self.result.new)
-        )
+        trees = self.result.after, self.result.new
+        mine, theirs = (NEWER.search(self.service.text(tree, "uv.toml")) for tree in trees)
         if mine and theirs and mine[1] < theirs[1]:
             yield f"uv.toml hides packages newer than {mine[1]}, tested were those of {theirs[1]}: type make upgrade"
 

@@ -20,16 +20,9 @@ NEUTRAL = {
     "merge.renormalize": "true",  # line ends are no change
     "status.showUntrackedFiles": "normal",
 }
-PAIRS = enumerate(NEUTRAL.items())
-ENVIRONMENT = {
-    "GIT_CONFIG_COUNT": str(len(NEUTRAL)),
-    "LC_ALL": "C",
-    **{
-        f"GIT_CONFIG_{part}_{number}": text
-        for number, pair in PAIRS
-        for part, text in zip(("KEY", "VALUE"), pair, strict=True)
-    },
-}
+ENVIRONMENT = {"GIT_CONFIG_COUNT": str(len(NEUTRAL)), "LC_ALL": "C"}
+ENVIRONMENT |= {f"GIT_CONFIG_KEY_{number}": name for number, name in enumerate(NEUTRAL)}
+ENVIRONMENT |= {f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(NEUTRAL.values())}
 AUTHOR = {f"GIT_{who}_{what}": "make update" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 Tree = dict[str, tuple[str, str]]  # path: mode and object
 

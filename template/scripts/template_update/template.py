@@ -56,7 +56,7 @@ def clone(service: Repository, answers: Mapping[str, Any], folder: Path) -> Repo
     return template
 
 
-def render(service: Repository, target: Path, version: str, *options: str) -> "subprocess.Popen[str]":
+def render(service: Repository, target: Path, version: str, *options: str, text: str = "") -> "subprocess.Popen[str]":
     """Start rendering the template with the answers of the service.
 
     Args:
@@ -64,9 +64,10 @@ def render(service: Repository, target: Path, version: str, *options: str) -> "s
         target: A new folder for the files.
         version: A tag, a branch or a commit of the template; empty for the newest tag.
         options: More of `copier recopy`; without `--defaults` it asks for what has no answer yet.
+        text: Other answers.
     """
     target.mkdir()
-    (target / ANSWERS).write_bytes((service.folder / ANSWERS).read_bytes())
+    (target / ANSWERS).write_bytes(text.encode() or (service.folder / ANSWERS).read_bytes())
     command = [sys.executable, "-m", "copier", "recopy", "--quiet", "--overwrite", "--skip-answered", *options]
     silent = "--defaults" in options
     return subprocess.Popen(  # noqa: S603 - our own words, and what the user typed
@@ -114,6 +115,4 @@ def check_untracked(service: Repository, *rendered: Tree) -> None:
     committed = service.committed()
     for path in sorted({path for each in rendered for path in each} - committed.keys()):
         if os.path.lexists(service.folder / path):
-            raise UpdateError(
-                f"{path} is in no commit, so edits would be lost: type git add --force {path}, and commit"
-            )
+            raise UpdateError(f"{path} is in no commit: type git add --force {path}, and commit")
