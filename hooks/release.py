@@ -201,6 +201,14 @@ def asked(tag: str) -> Iterator[str]:
             yield f"question {name} was in {tag} and has gone: {advice}"
 
 
+def migrating(tag: str, version: Version) -> Iterator[str]:
+    """Migrations that `make update` would print for a release that is no new major version, or would not find."""
+    before, today = (set(git("ls-tree", "--name-only", each, "hooks/migrations/").split()) for each in (tag, "HEAD"))
+    for path in sorted(today - before - {"hooks/migrations/README.md"}):
+        if path != f"hooks/migrations/v{version.major}.py" or version.major == Version(tag).major:
+            yield f"{path} is new, and only a new major version N brings hooks/migrations/vN.py"
+
+
 def interface(commit: str) -> dict[str, str]:
     """What the user's code may rely on: each public function, parameter, type and field, and how it is declared."""
     there = set(git("ls-tree", "-r", "-z", "--name-only", commit, PLATFORM).split("\0"))
@@ -269,6 +277,7 @@ def check(version: Version) -> Iterator[str]:
     try:
         if tag := last_release(version):
             yield from asked(tag)
+            yield from migrating(tag, version)
             yield from imported(tag)
             yield from list(kept(tag)) or taken(tag)
         else:

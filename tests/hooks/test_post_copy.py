@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.hooks.repository import GIT, HOOKS, git, run
+from tests.projects import ROOT
 
 
 @pytest.fixture
@@ -33,6 +35,15 @@ def test_a_second_run_changes_nothing(copied: Path) -> None:
     assert post_copy(copied)[0] == 0
     assert git(copied, "rev-parse", "HEAD") == before
     assert git(copied, "status", "--porcelain") == "?? mine\n"
+
+
+def test_the_closing_text_of_a_copy_names_it() -> None:
+    """As a command that runs from a checkout; Copier puts the folder in."""
+    text = yaml.safe_load((ROOT / "copier.yml").read_text())["_message_after_copy"]
+    (line,) = [line.strip() for line in text.splitlines() if "post_copy" in line]
+    interpreter, hook, folder = line.split(maxsplit=2)
+    assert (interpreter, folder) == ("python3", "{{ _copier_conf.dst_path }}")
+    assert (ROOT / hook).samefile(HOOKS / "post_copy.py")
 
 
 def test_the_commit_is_left_out_on_request(copied: Path) -> None:

@@ -72,6 +72,11 @@ def edit(name: str, old: str, new: str) -> Sabotage:
     return change
 
 
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
 def move(old: str, new: str) -> Sabotage:
     def change(folder: Path) -> None:
         (folder / old).rename(folder / new)
@@ -177,6 +182,10 @@ SABOTAGES = {
     "a tag that exists": (
         lambda folder: (git(folder, "tag", "v0.2.0"), (folder / "later").touch()),
         "v0.2.0 exists: a tag that moves breaks updates; choose the next version",
+    ),
+    "a migration in a minor version": (
+        lambda folder: write(folder / "hooks/migrations/v0.py", "pass\n"),
+        "hooks/migrations/v0.py is new, and only a new major version N brings hooks/migrations/vN.py",
     ),
     "a choice withdrawn": (
         edit("copier.yml", "[redis, none]", "[redis]"),
