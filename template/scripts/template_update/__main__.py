@@ -115,7 +115,7 @@ def main() -> int:
                 return follow(update(service, options, Path(folder)), options)
             drift(service, Path(folder))
             return 0
-    except UpdateError as error:
+    except (OSError, UpdateError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("error: interrupted, nothing was changed", file=sys.stderr)

@@ -75,11 +75,11 @@ def abort(service: Repository) -> None:
     if not (facts := began(service)):
         raise UpdateError("no update is under way: nothing was changed since the last commit")
     _unlock(service.directory / "index.lock")
-    service.git("read-tree", "--reset", "-u", "HEAD")
     for path in facts["added"]:
         (service.folder / path).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a folder that is not empty stays
             os.removedirs((service.folder / path).parent)
+    service.git("read-tree", "--reset", "-u", "HEAD")  # last, for it may need the room on a full disk
     note(service).unlink()
 
 
