@@ -7,8 +7,10 @@ import pytest
 
 from tests.kubernetes.manifests import K8S, Manifests, kustomize, trimmed
 from tests.projects import Project, render
+from tests.proof import FULL
 
 Overlay = Callable[..., Manifests]
+collect_ignore = [] if FULL else ["test_checkov.py"]
 
 
 @pytest.fixture(scope="session")
