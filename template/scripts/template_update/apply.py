@@ -76,8 +76,8 @@ def abort(service: Repository) -> None:
         raise UpdateError("no update is under way: nothing was changed since the last commit")
     _unlock(service.directory / "index.lock")
     for path in facts["added"]:
-        (service.folder / path).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a folder that is not empty stays
+        with contextlib.suppress(OSError):  # it was not written, or others are in its folder
+            os.unlink(service.folder / path)
             os.removedirs((service.folder / path).parent)
     service.git("read-tree", "--reset", "-u", "HEAD")  # last, for it may need the room on a full disk
     note(service).unlink()
