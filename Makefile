@@ -6,7 +6,7 @@ installed := .venv/installed
 # The one place that puts uv on PATH, for the tools below and for the services that they generate.
 python = uv=$$(scripts/uv) && exec env PATH="$${uv%/*}:$$PATH" .venv/bin/python
 
-.PHONY: help demo test prove test-full check bench docs servers release-check clean
+.PHONY: help demo test prove test-cluster test-full check bench docs servers release-check clean
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -19,6 +19,9 @@ test: $(installed) ## Prove each promise on real servers (ARGS goes to pytest)
 
 prove: $(installed) ## Show that the proofs can fail (sabotages), and assert latencies
 	@$(python) -m tests --tier prove $(ARGS)
+
+test-cluster: $(installed) ## Prove deploy/k8s on a real Kubernetes node (root and Go; or KUBECONFIG, GATEWAY)
+	@$(python) -m tests --tier cluster $(ARGS)
 
 test-full: export PROOF := full
 test-full: $(installed) ## Run all of that at full counts

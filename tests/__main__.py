@@ -25,14 +25,28 @@ from tests.servers.process import descendants
 # Three workers on two cores, for they wait more than they work.
 SERVERS = ["-n", "3", "--dist", "loadscope"]
 PHASES = {
-    "static": ["-m", "not servers and not wide and not sabotage and not timing", "-n", "2", "--dist", "worksteal"],
-    "servers": ["-m", "servers and not wide and not sabotage and not timing", *SERVERS],
-    "sabotages": ["-m", "(sabotage or wide) and not timing", *SERVERS],
+    "static": [
+        "-m",
+        "not servers and not wide and not sabotage and not timing and not cluster",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+    ],
+    "servers": ["-m", "servers and not wide and not sabotage and not timing and not cluster", *SERVERS],
+    "sabotages": ["-m", "(sabotage or wide) and not timing and not cluster", *SERVERS],
     # Alone on the machine, or a latency says more about the neighbours than about the service.
-    "timing": ["-m", "timing", "-n", "0"],
+    "timing": ["-m", "timing and not cluster", "-n", "0"],
+    # One node for all: see tests/cluster.
+    "cluster": ["-m", "cluster", "-n", "0", "-s"],
 }
 # `test` proves each promise; `prove` shows that its proof can fail, and asserts latencies.
-TIERS = {"test": ("static", "servers"), "prove": ("sabotages", "timing"), "full": tuple(PHASES)}
+TIERS = {
+    "test": ("static", "servers"),
+    "prove": ("sabotages", "timing"),
+    "cluster": ("cluster",),
+    "full": ("static", "servers", "sabotages", "timing"),
+}
 # By its entry point's name: where plugins load themselves, it is the same one. A test that hangs fails under its name.
 HANGS = ["-p", "timeout", f"--timeout={proof.count(gate=300, full=1800)}"]
 DEAREST = 10  # tests that are named at the end

@@ -38,6 +38,11 @@ def ensure_library(name: str, package: str) -> None:
     _provide(f"the library {name}", package, lambda: find_library(name) is not None)
 
 
+def ensure_file(file: Path, package: str) -> None:
+    """Install the package of a file that is no program on PATH, as `ensure` does."""
+    _provide(str(file), package, file.exists)
+
+
 def update(program: Path, least: str, *packages: str) -> None:
     """Update the packages of a program that is older than `least`, such as `15.19`, as `ensure` installs them."""
     wanted = f"{program.name} {least} or newer (there is {version(program)})"

