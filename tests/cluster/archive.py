@@ -35,13 +35,13 @@ def of_program(program: Path, name: str, file: Path) -> Path:
     return file
 
 
-def name_in(file: Path) -> str:
-    """The name of the image in an archive, with its tag."""
+def names_in(file: Path) -> list[str]:
+    """The names of the images in an archive, with their tags."""
     with tarfile.open(file) as archive:
         manifest = archive.extractfile("manifest.json")
         assert manifest
-        (image,) = json.load(manifest)
-    return str(image["RepoTags"][0])
+        images = json.load(manifest)
+    return [str(name) for image in images for name in image["RepoTags"]]
 
 
 def _add(to: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:

@@ -18,7 +18,7 @@ from tests.cluster.addons import Addons
 from tests.cluster.beside import SLUG, Beside
 from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import Deployment, secret
-from tests.cluster.images import Images
+from tests.cluster.images import DATABASE, OPS, REPOSITORY, Images
 from tests.cluster.node import Node
 from tests.projects import Project, render
 
@@ -64,18 +64,19 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 @pytest.fixture(scope="package")
 def digests(request: pytest.FixtureRequest, cluster: Cluster, built: Images) -> dict[str, str]:
     """The digests of the images, by version, once they are on the node; in a cluster of somebody else, their tags."""
-    files = {**built.services, "ops": built.ops, "database": built.database}
-    if not EXISTING:
-        return {name: request.getfixturevalue("node").load(file) for name, file in files.items()}
-    for file in files.values():
-        commands.must(*shlex.split(os.environ["LOAD"]), file)
-    return {name: file.stem for name, file in files.items()}
+    if EXISTING:
+        commands.must(*shlex.split(os.environ["LOAD"]), built.archive)
+        found = {name: name.rpartition(":")[2] for name in built.names}
+    else:
+        found = request.getfixturevalue("node").load(built.archive)
+    services = {each: found[f"{REPOSITORY}:{each}"] for each in built.versions}
+    return {**services, "ops": found[OPS], "database": found[DATABASE]}
 
 
 @pytest.fixture(scope="package")
 def versions(built: Images) -> list[str]:
     """What `/version` shows of the images, oldest first."""
-    return list(built.services)
+    return built.versions
 
 
 @pytest.fixture(scope="package")

@@ -60,7 +60,7 @@ class Deployment:
 
     @property
     def host(self) -> str:
-        return str(self._yaml("site.yaml")["data"]["host"])
+        return f"{self.namespace}.acme.test"
 
     def apply(self, version: str = "", **config: str) -> None:
         """Release a version, or a configuration, or both: `kubectl apply -k`."""
@@ -76,9 +76,8 @@ class Deployment:
             found = self.digests["ops" if image["name"].endswith("-ops") else self.version]
             image.pop("digest", None)
             image["digest" if found.startswith("sha256:") else "newTag"] = found
-        if self.place:
-            kustomization["namespace"] = site["data"]["namespace"] = self.place
-            site["data"]["host"] = f"{self.place}.example.com"
+        kustomization["namespace"] = site["data"]["namespace"] = self.namespace
+        site["data"]["host"] = self.host
         site["data"] |= self.site
         self._save("kustomization.yaml", kustomization)
         self._save("site.yaml", site)

@@ -15,12 +15,13 @@ from pathlib import Path
 from tests import commands
 from tests.plant import Feature
 from tests.projects import Project, export, render
-from tests.servers.engine import Engine, open_engine
+from tests.servers.engine import Engine, Podman, open_engine
 from tests.servers.packages import CACHE
 from tests.servers.process import ServerError
 
 HOME = CACHE / "cluster"
 REPOSITORY = "ghcr.io/your-org/my-service"  # as the manifests have it
+OPS, DATABASE = f"{REPOSITORY}-ops:1", f"{REPOSITORY}-database:1"
 WHO = ("-c", "user.name=x", "-c", "user.email=x@acme.test")
 # A route that does what a bad release does, as the variable FAULT says. It is configuration: an image serves all tests.
 WORK = Feature(
@@ -53,7 +54,7 @@ async def work() -> dict[str, str]:
 
 
 # PostgreSQL of the major whose tools are in the image.
-DATABASE = """
+WITH_SERVER = """
 FROM my-service-ops
 USER 0
 RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-17 && rm -rf /var/lib/apt/lists/*
@@ -63,21 +64,19 @@ USER 65532:65532
 
 @dataclass(frozen=True)
 class Images:
-    """The archives of one state of the template.
+    """The images of one state of the template: those of the service are called `REPOSITORY:VERSION`.
 
     Args:
-        services: By the version that `/version` shows.
-        ops: The image with the tools.
-        database: The same with a PostgreSQL.
-
-    The image in an archive is called `REPOSITORY:VERSION`, with `-ops` or `-database` after the repository's name.
-        root: The project that they were built from.
+        archive: With all of them, and with `OPS` and `DATABASE`.
+        versions: What `/version` shows of them, oldest first.
     """
 
-    services: dict[str, Path]
-    ops: Path
-    database: Path
-    root: Path
+    archive: Path
+    versions: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        return [*(f"{REPOSITORY}:{version}" for version in self.versions), OPS, DATABASE]
 
 
 def ensure(versions: int = 3) -> Images:
@@ -87,14 +86,13 @@ def ensure(versions: int = 3) -> Images:
         fcntl.flock(lock, fcntl.LOCK_EX)
         home = HOME / f"images-{_recipe(versions)}"
         if not home.exists():
-            for old in HOME.glob("images-*"):
-                shutil.rmtree(old)
+            olds = list(HOME.glob("images-*"))
             made = Path(tempfile.mkdtemp(prefix="images-new-", dir=HOME))
             _build(made, versions)
             made.rename(home)
-    commits = (home / "versions").read_text().split()
-    services = {each: home / f"{each}.tar" for each in commits}
-    return Images(services, home / "ops.tar", home / "database.tar", home / "source")
+            for old in olds:
+                shutil.rmtree(old)
+    return Images(home / "images.tar", (home / "versions").read_text().split())
 
 
 def _recipe(versions: int) -> str:
@@ -115,7 +113,7 @@ def _sources() -> Iterator[Path]:
                 yield each
 
 
-def _build(folder: Path, versions: int) -> None:
+def _build(folder: Path, count: int) -> None:
     engine = open_engine()
     if not engine:
         raise ServerError("building an image needs root, or a Docker that answers")
@@ -124,34 +122,35 @@ def _build(folder: Path, versions: int) -> None:
     WORK.apply(project.root)
     project.run("uv", "lock", "--quiet")
     project.run("git", "init", "--quiet")
-    commits = []
+    versions = []
     with engine:
-        for version in range(versions):
+        for version in range(count):
             (project.root / "src/my_service/features/work/__init__.py").write_text(f'"""Version {version}."""\n')
             project.run("git", "add", "--all")
             project.run("git", *WHO, "commit", "--quiet", f"--message=version {version}")
-            commits.append(project.run("git", "rev-parse", "HEAD").stdout.strip())
-            _image(engine, project, "", folder / f"{commits[-1]}.tar")
-        _image(engine, project, "ops", folder / "ops.tar")
+            versions.append(project.run("git", "rev-parse", "HEAD").stdout.strip())
+            _image(engine, project, "", f"{REPOSITORY}:{versions[-1]}")
+        _image(engine, project, "ops", OPS)
         (folder / "database").mkdir()
-        (folder / "database/Dockerfile").write_text(DATABASE)
-        built = ("build", *engine.build_options, "--tag=my-service-database", ".")
+        (folder / "database/Dockerfile").write_text(WITH_SERVER)
+        built = ("build", *engine.build_options, f"--tag={DATABASE}", ".")
         commands.must(*engine.within(folder / "database"), *engine.building, *built)
-        _save(engine, "my-service-database", folder / "database.tar")
-    (folder / "versions").write_text("\n".join(commits))
+        images = Images(folder / "images.tar", versions)
+        several = ("--multi-image-archive",) if isinstance(engine, Podman) else ()
+        _must(engine, "save", *several, f"--output={images.archive}", *images.names)
+    (folder / "versions").write_text("\n".join(versions))
+    shutil.rmtree(folder / "source")
     shutil.rmtree(folder / "template")
 
 
-def _image(engine: Engine, project: Project, target: str, archive: Path) -> None:
+def _image(engine: Engine, project: Project, target: str, name: str) -> None:
     given = [f"ENGINE={shlex.join(engine.building)}", f"ARGS={shlex.join(engine.build_options)}"]
     command = ["make", "--no-print-directory", "image", f"target={target}", *given]
     project.run(*engine.within(project.root), *command)
-    _save(engine, f"my-service-{target}" if target else "my-service", archive)
+    _must(engine, "tag", f"my-service-{target}" if target else "my-service", name)
 
 
-def _save(engine: Engine, name: str, archive: Path) -> None:
-    called = f"{REPOSITORY}{name.removeprefix('my-service')}:{archive.stem}"
-    for arguments in (("tag", name, called), ("save", f"--output={archive}", called)):
-        done = engine.do(*arguments)
-        if done.returncode:
-            raise ServerError(f"{name} was not saved\n{done.stdout}{done.stderr}")
+def _must(engine: Engine, *arguments: str) -> None:
+    done = engine.do(*arguments)
+    if done.returncode:
+        raise ServerError(f"{' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")

@@ -99,14 +99,16 @@ class Node:
         """The end of what a program of the node has written."""
         return "\n".join((self.space.logs / f"{name}.log").read_text(errors="replace").splitlines()[-lines:])
 
-    def load(self, file: Path) -> str:
-        """Import the image of an archive, so that a pod may name it by its digest: that digest."""
-        name = archive.name_in(file)
+    def load(self, file: Path) -> dict[str, str]:
+        """Import the images of an archive, so that a pod may name them by their digests: the digests, by the names."""
         self._ctr("images", "import", file)
-        (line,) = (line.split() for line in self._ctr("images", "ls").splitlines() if line.split()[0] == name)
-        digest = next(each for each in line if each.startswith("sha256:"))
-        self._ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{digest}")
-        return digest
+        lines = [line.split() for line in self._ctr("images", "ls").splitlines()]
+        found = {}
+        for name in archive.names_in(file):
+            (line,) = (line for line in lines if line[0] == name)
+            found[name] = next(each for each in line if each.startswith("sha256:"))
+            self._ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{found[name]}")
+        return found
 
     def start_api(self) -> Process:
         """Start the API server, also after it was killed; it answers once this returns."""

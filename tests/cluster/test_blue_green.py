@@ -23,7 +23,7 @@ def blue_green(template: Path, new: New, tmp_path_factory: pytest.TempPathFactor
     """The production overlay of that answer, serving its first version."""
     project = Project(render(template, tmp_path_factory.mktemp("answered") / "service", rollout="blue-green"))
     made = new("blue-green", project)
-    made.site |= {"replicas-max": "2", "preview-host": "next.blue-green.example.com"}
+    made.site |= {"replicas-max": "2", "preview-host": "next.blue-green.acme.test"}
     made.patches["Canary"].append(("/spec/analysis/threshold", 1))
     made.edit("components/release/canary.yaml", *WATCH)
     made.apply(RELEASE="first")
