@@ -32,6 +32,7 @@ SCRAPE: dict[str, Any] = {
             "regex": "metrics",
             "action": "keep",
         },
+        {"source_labels": ["__meta_kubernetes_endpointslice_port_name"], "regex": "metrics", "action": "keep"},
         {"source_labels": ["__meta_kubernetes_service_label_app_kubernetes_io_name"], "target_label": "job"},
         {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
         {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
@@ -67,7 +68,9 @@ class Addons:
         self._run(
             "loadtester", modules.program("loadtester"), "-port=8090", "-log-level=info", env={"HOME": str(node.home)}
         )
-        wait(self._routes, "the gateway answers", why=lambda: node.log("contour"))
+        wait(self._routes, "the gateway is programmed", why=lambda: node.log("contour"))
+        for name, process in node.space.processes.items():
+            assert process.running, f"{name} has ended\n{node.log(name)}"
 
     def prometheus(self, scrape: float = 2.0) -> Process:
         """Start Prometheus, also after it was ended; its data stays."""
@@ -220,10 +223,10 @@ class Addons:
         self._run(
             "envoy",
             wheels.ensure("envoy"),
-            f"--config-path={home}/envoy.json",
-            "--service-cluster=contour",
-            "--service-node=envoy0",
-            "--log-level=warn",
+            *("--config-path", home / "envoy.json"),  # it takes no `=`
+            *("--service-cluster", "contour"),
+            *("--service-node", "envoy0"),
+            *("--log-level", "warn"),
         )
 
     def _routes(self) -> bool:

@@ -96,8 +96,7 @@ def beside(cluster: Cluster, deployed: Project, tmp_path_factory: pytest.TempPat
 def canary(new: New) -> Iterator[Deployment]:
     """The production overlay with default answers, serving its first version."""
     made = new("")
-    made.apply(RELEASE="first")
-    made.wait_for("Initialized")
+    made.start(RELEASE="first")
     yield made
     made.remove()
 

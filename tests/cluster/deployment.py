@@ -1,5 +1,6 @@
 """The service in a cluster: its manifests as emitted, with the edits of their owner, and the overlay of a test."""
 
+import http.client
 import json
 import shlex
 import time
@@ -140,6 +141,27 @@ class Deployment:
         wait(lambda: self.phase in phases, f"the release is {' or '.join(phases)}", seconds, self.story)
         return self.phase
 
+    def start(self, **config: str) -> None:
+        """Send it for the first time, and return once the gateway leads to it."""
+        self.apply(**config)
+        if "Canary" not in self.without:
+            self.wait_for("Initialized")
+        wait(
+            lambda: self.ask("/readyz")[0] == 200, "the gateway leads to it", 120, lambda: (self.ask("/"), self.story())
+        )
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Ask the gateway once."""
+        connection = http.client.HTTPConnection(*self.cluster.gateway, timeout=10)
+        try:
+            connection.request("GET", path, headers={"Host": self.host})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError as error:
+            return 0, repr(error)
+        finally:
+            connection.close()
+
     def begin(self, version: str = "", **config: str) -> None:
         """Release, and return once it has begun."""
         before = self.canary()["status"].get("lastAppliedSpec")
@@ -204,8 +226,12 @@ class Deployment:
         return "\n".join(lines)
 
     def remove(self) -> None:
-        """Remove it all."""
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait", "--timeout=120s", "--ignore-not-found")
+        """Remove it all; nobody waits until it is gone."""
+        namespace = f"--namespace={self.namespace}"
+        # Flagger would give the Deployment back, which is gone
+        unbound = '{"metadata":{"finalizers":null}}'
+        self.cluster.try_kubectl("patch", f"canary/{SLUG}", namespace, "--type=merge", f"--patch={unbound}")
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
 
     def _yaml(self, name: str) -> Document:
         return dict(yaml.safe_load((self.project.root / K8S / self.overlay / name).read_text()))

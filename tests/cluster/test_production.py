@@ -1,7 +1,5 @@
 """The production overlay as emitted becomes ready on a real node, and is reached through the gateway."""
 
-import http.client
-
 import pytest
 
 from tests.cluster.beside import SLUG, Beside
@@ -11,14 +9,6 @@ from tests.cluster.node import Node
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
-def get(deployment: Deployment, path: str) -> tuple[int, bytes]:
-    """Ask the gateway once."""
-    connection = http.client.HTTPConnection(*deployment.cluster.gateway, timeout=10)
-    connection.request("GET", path, headers={"Host": deployment.host})
-    answer = connection.getresponse()
-    return answer.status, answer.read()
-
-
 def test_the_node_is_ready(node: Node) -> None:
     found = node.cluster.get("nodes")["items"]
     assert [each["status"]["nodeInfo"]["kubeletVersion"] for each in found] == ["v1.37.2"]
@@ -26,8 +16,8 @@ def test_the_node_is_ready(node: Node) -> None:
 
 
 def test_a_request_through_the_gateway_is_answered(canary: Deployment) -> None:
-    assert get(canary, "/readyz")[0] == 200
-    status, body = get(canary, "/v1/items")
+    assert canary.ask("/readyz")[0] == 200
+    status, body = canary.ask("/v1/items")
     assert status == 200, body
 
 

@@ -86,7 +86,7 @@ class Module:
 
     @property
     def programs(self) -> list[str]:
-        return [Path(each).name for each in self.packages] + [name for name, _ in self.mains]
+        return [Path(self.path, each).name for each in self.packages] + [name for name, _ in self.mains]
 
 
 def _part(name: str, command: str) -> tuple[str, str]:
