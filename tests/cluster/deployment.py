@@ -52,6 +52,7 @@ class Deployment:
     config: dict[str, str] = field(default_factory=dict)
     patches: dict[str, list[tuple[str, Any]]] = field(default_factory=lambda: {k: [*v] for k, v in SMALL.items()})
     without: list[str] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
     _begun: float = 0.0
     _ended: float = 0.0
 
@@ -138,7 +139,12 @@ class Deployment:
 
     def wait_for(self, *phases: str, seconds: float = 300) -> str:
         """Wait until the release has one of these phases."""
-        wait(lambda: self.phase in phases, f"the release is {' or '.join(phases)}", seconds, self.story)
+        wait(lambda: self._look() in phases, f"the release is {' or '.join(phases)}", seconds, self.story)
+        return self.phase
+
+    def _look(self) -> str:
+        """Its phase; what Flagger says is kept, since the API server sums similar events up."""
+        self.told.update(self.events())
         return self.phase
 
     def start(self, **config: str) -> None:
@@ -164,6 +170,7 @@ class Deployment:
 
     def begin(self, version: str = "", **config: str) -> None:
         """Release, and return once it has begun."""
+        self.told.clear()
         before = self.canary()["status"].get("lastAppliedSpec")
         self._begun = time.monotonic()
         self.apply(version, **config)

@@ -45,7 +45,7 @@ def test_of_a_release_that_fails_few_users_see_anything_and_then_nobody(canary: 
     assert len(wrong) / len(all_of_it) < WEIGHT
     assert users.errors(done) == []
     assert set(users.releases()) == {before}
-    assert any("errors" in event and "advancement" in event for event in canary.events()), canary.story()
+    assert any("errors" in event and "advancement" in event for event in canary.told), canary.story()
     print(
         f"bad: {len(wrong)} of {len(all_of_it)} requests saw an error, none after the rollback, {canary.took():.0f} s"
     )
