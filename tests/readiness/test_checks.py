@@ -13,7 +13,7 @@ import pytest
 
 from tests import commands, proof
 from tests.projects import ROOT, Project, Service
-from tests.readiness import test_backups, test_delivery, test_far, test_load_balancer, test_releases
+from tests.readiness import test_backups, test_cluster, test_delivery, test_far, test_load_balancer, test_releases
 from tests.readiness.conftest import KEY, PACKAGE, Found, Prober, Served
 from tests.readiness.tls import proxied
 from tests.sabotage import Argument, Body, Gone, Line, Sabotage, Value
@@ -202,7 +202,7 @@ STORED = {"backups.restored", "backups.stored"}
 BUILT = {"delivery.tested", "security.scanned"}
 # With a record of releases: in test_releases.py.
 RELEASED = {"releases.finished", "releases.rollback"}
-# On a cluster: in tests/cluster/test_ready.py.
+# On a cluster: in test_cluster.py.
 CLUSTERED = {"releases.kubernetes", "scaling.pods"}
 LENT = {"secrets.leases"}  # nothing is, without a Vault
 # What is red without any sabotage: production has to be asked by HTTPS, keep its secrets elsewhere, name far ends and
@@ -240,6 +240,7 @@ def test_every_check_has_a_sabotage_and_a_page_where_its_link_leads(prober: Prob
     elsewhere = (
         (BALANCED, test_load_balancer),
         (BUILT, test_delivery),
+        (CLUSTERED, test_cluster),
         (FAR, test_far),
         (RELEASED, test_releases),
         (STORED, test_backups),
