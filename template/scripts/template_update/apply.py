@@ -27,6 +27,13 @@ def began(service: Repository) -> dict[str, Any]:
     return {}
 
 
+def _note(service: Repository, **facts: object) -> None:
+    """Note it whole or not at all, wherever it is killed."""
+    new = note(service).with_suffix(".new")
+    new.write_text(json.dumps(facts))
+    new.replace(note(service))
+
+
 def apply(service: Repository, result: Merge, scratch: Path) -> None:
     """Write the result into the work tree and the index, conflicts as git marks them.
 
@@ -44,11 +51,11 @@ def apply(service: Repository, result: Merge, scratch: Path) -> None:
         index.append(f"0 {'0' * 40}\t{service.prefix}{each.path}\0")
         index += [f"{mode} {oid} {stage}\t{service.prefix}{each.path}\0" for mode, oid, stage in each.stages]
     facts = {"head": service.head, "added": sorted(result.after.keys() - result.before.keys())}
-    note(service).write_text(json.dumps({**facts, "done": False}))
+    _note(service, **facts, done=False)
     try:
         service.git("read-tree", "-m", "-u", "HEAD", tree)
         service.git("update-index", "-z", "--index-info", given="".join(index))
-        note(service).write_text(json.dumps({**facts, "done": True}))
+        _note(service, **facts, done=True)
     except (OSError, UpdateError, KeyboardInterrupt) as error:
         abort(service)
         raise UpdateError(f"{error or 'interrupted'} (everything is as it was before)") from None
