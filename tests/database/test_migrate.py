@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database.conftest import Database, Later, apply_roles, recipe
+from tests.database.conftest import Database, Later, apply_roles, recipe, serving
 from tests.projects import Project
 from tests.sabotage import Argument, Body, Value
 from tests.servers.postgres import Postgres
@@ -308,3 +309,34 @@ def test_a_folder_that_is_not_escaped_is_noticed(project: Project, tmp_path: Pat
     sick = project.variant(tmp_path / "sick", Body("ops.migrate:_escaped", "return str(folder)"))
     with pytest.raises(AssertionError):
         test_the_folder_of_migrations_may_have_any_name(sick, tmp_path)
+
+
+def serves_umlauts(project: Project, server: Postgres, encoding: str, folder: Path) -> None:
+    """The service migrates a database of this encoding, and keeps what is sent."""
+    name = f"test_{uuid.uuid4().hex}"
+    where = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} {where}".encode())
+    made = Database(server.url(name))
+    apply_roles(project, made.admin)
+    done = project.quick("migrate", env=made.env)
+    assert done.returncode == 0, done.stderr
+    with serving(project, folder, made) as service:
+        assert service.client.post("/v1/items", json={"name": "Lämp"}).status_code == 201
+        assert [each["name"] for each in service.client.get("/v1/items").json()["items"]] == ["Lämp"]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_the_encoding_of_a_database_is_no_matter(
+    project: Project, server: Postgres, encoding: str, tmp_path: Path
+) -> None:
+    serves_umlauts(project, server, encoding, tmp_path)
+
+
+@pytest.mark.sabotage
+def test_a_connection_that_takes_over_the_encoding_is_noticed(
+    project: Project, server: Postgres, tmp_path: Path
+) -> None:
+    spoilt = project.variant(tmp_path / "spoilt", Value("db.engine:CONNECT", "{'connect_timeout': 3}"))
+    with pytest.raises(AssertionError, match="bytes-like"):
+        serves_umlauts(spoilt, server, "SQL_ASCII", tmp_path)

@@ -18,6 +18,7 @@ RECYCLE_SECONDS = 1800  # after which a connection is replaced
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES: firewalls do not forget idle connections,
 # and a host that is gone is noticed. `tcp_user_timeout` is in milliseconds.
 CONNECT = {
+    "client_encoding": "utf8",  # a database in SQL_ASCII would otherwise answer with bytes
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 30,
     "keepalives_interval": 5,
