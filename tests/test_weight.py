@@ -49,7 +49,7 @@ class Weight:
 
 ANSWERS: Mapping[str, Row] = {"default": {}, "minimal": MINIMAL}
 # DESIGN, principle 11. Growth changes the number in the same commit.
-BUDGETS = {"default": Weight(280, 14_550, 7_250), "minimal": Weight(190, 10_000, 4_350)}
+BUDGETS = {"default": Weight(285, 14_600, 7_250), "minimal": Weight(190, 10_000, 4_350)}
 
 
 def docstrings(tree: ast.Module) -> Iterator[int]:
